@@ -1,0 +1,38 @@
+# The whole developer interface. Every target sets up what it needs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+
+.PHONY: setup wave test check bench format clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,dev]'
+	@touch $(STAMP)
+
+wave: $(STAMP)
+	@test -e .workspaces/tiny/.git || $(BIN)/autoresearch init .workspaces/tiny --profile tiny
+	$(BIN)/autoresearch -C .workspaces/tiny wave --clusters 2 --infra local
+	$(BIN)/autoresearch -C .workspaces/tiny plot
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)
+	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/local.py
+
+clean:
+	rm -rf $(VENV) .workspaces .mypy_cache .ruff_cache .pytest_cache

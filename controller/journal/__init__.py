@@ -1,0 +1,40 @@
+"""The journal: the only place where a study's state is written.
+
+`record` appends events and updates the tables they add up to in one transaction; replaying the events into an empty
+database gives the same tables. One controller writes a study at a time; any number of readers read.
+"""
+
+from controller.journal.events import (
+    AttemptEnded,
+    AttemptStarted,
+    AttemptSubmitted,
+    ClusterSeen,
+    ConfirmationPlanned,
+    Event,
+    ExperimentAbandoned,
+    Refusal,
+    StudyStarted,
+    WaveDecided,
+    WaveDesigned,
+    WaveEnded,
+)
+from controller.journal.lock import study_lock
+from controller.journal.store import DIRECTORY, Journal
+
+__all__ = [
+    "DIRECTORY",
+    "AttemptEnded",
+    "AttemptStarted",
+    "AttemptSubmitted",
+    "ClusterSeen",
+    "ConfirmationPlanned",
+    "Event",
+    "ExperimentAbandoned",
+    "Journal",
+    "Refusal",
+    "StudyStarted",
+    "WaveDecided",
+    "WaveDesigned",
+    "WaveEnded",
+    "study_lock",
+]

@@ -1,0 +1,256 @@
+"""What each kind of event does to the tables. Pure in the event: the time is the one recorded with it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import asdict
+from functools import singledispatch
+from typing import Any
+
+from controller.journal.events import (
+    AttemptEnded,
+    AttemptStarted,
+    AttemptSubmitted,
+    ClusterSeen,
+    ConfirmationPlanned,
+    ExperimentAbandoned,
+    StudyStarted,
+    WaveDecided,
+    WaveDesigned,
+    WaveEnded,
+)
+from controller.records import Candidate, Experiment, Label
+
+
+def insert(db: sqlite3.Connection, table: str, rows: list[dict[str, Any]]) -> None:
+    """Insert `rows`, which all have the same columns; containers become JSON."""
+    if not rows:
+        return
+    columns = list(rows[0])
+    marks = ", ".join("?" * len(columns))
+    db.executemany(
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})",
+        [[_plain(row[column]) for column in columns] for row in rows],
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, (int, float, str)) else json.dumps(value)
+
+
+@singledispatch
+def apply(event: object, db: sqlite3.Connection, study: str, at: float) -> None:
+    """Update the tables of `db` by one event of `study` that happened at `at` (Unix seconds)."""
+    raise TypeError(f"no event: {event!r}")
+
+
+@apply.register
+def _(event: StudyStarted, db: sqlite3.Connection, study: str, at: float) -> None:
+    _add_candidates(db, study, [event.baseline])
+    row = {
+        "study": study,
+        "started": at,
+        "branch": event.branch,
+        "metric": event.metric,
+        "minimize": int(event.minimize),
+        "settings": dict(event.settings),
+        "baseline": event.baseline.id,
+        "incumbent": event.baseline.id,
+        "tip": event.baseline.commit,
+    }
+    insert(db, "studies", [row])
+
+
+@apply.register
+def _(event: WaveDesigned, db: sqlite3.Connection, study: str, at: float) -> None:
+    wave = event.wave
+    row = {
+        "study": study,
+        "wave": wave.id,
+        "number": wave.number,
+        "seed": wave.seed,
+        "incumbent": wave.incumbent,
+        "proposer": wave.proposer,
+        "request": dict(wave.request),
+        "base": dict(wave.base),
+        "state": "screening",
+        "started": at,
+    }
+    insert(db, "waves", [row])
+    proposals = [
+        {
+            "study": study,
+            "proposal": name,
+            "wave": wave.id,
+            "name": proposal.name,
+            "hypothesis": proposal.hypothesis,
+            "factors": {factor.knob: factor.levels for factor in proposal.factors},
+            "design": proposal.design.value,
+            "predicted": proposal.predicted,
+        }
+        for name, proposal in event.proposals.items()
+    ]
+    insert(db, "proposals", proposals)
+    insert(db, "refusals", [{"study": study, "wave": wave.id, **asdict(refusal)} for refusal in event.refusals])
+    _add_candidates(db, study, list(event.candidates))
+    _add_experiments(db, study, list(event.experiments))
+
+
+def _add_candidates(db: sqlite3.Connection, study: str, candidates: list[Candidate]) -> None:
+    rows = [
+        {
+            "study": study,
+            "candidate": candidate.id,
+            "commit_id": candidate.commit,
+            "parent": candidate.parent,
+            "knobs": dict(candidate.knobs),
+            "model": candidate.model,
+            "proposal": candidate.proposal,
+        }
+        for candidate in candidates
+    ]
+    insert(db, "candidates", rows)
+
+
+def _add_experiments(db: sqlite3.Connection, study: str, experiments: list[Experiment]) -> None:
+    (first,) = db.execute("SELECT coalesce(max(number), 0) + 1 FROM experiments WHERE study = ?", (study,)).fetchone()
+    rows = [
+        {
+            "study": study,
+            "number": number,
+            "experiment": experiment.id,
+            "wave": experiment.wave,
+            "candidate": experiment.candidate,
+            "role": experiment.role.value,
+            "tier": experiment.tier.value,
+            "seed": experiment.seed,
+            "replicate": experiment.replicate,
+            "status": "queued",
+        }
+        for number, experiment in enumerate(experiments, first)
+    ]
+    insert(db, "experiments", rows)
+
+
+@apply.register
+def _(event: ConfirmationPlanned, db: sqlite3.Connection, study: str, at: float) -> None:
+    _add_experiments(db, study, list(event.experiments))
+    db.execute("UPDATE waves SET state = 'confirming' WHERE study = ? AND wave = ?", (study, event.wave))
+
+
+@apply.register
+def _(event: ClusterSeen, db: sqlite3.Connection, study: str, at: float) -> None:
+    db.execute(
+        "INSERT OR REPLACE INTO clusters VALUES (?, ?, ?, ?)",
+        (study, event.cluster.name, event.cluster.accelerator, at),
+    )
+
+
+@apply.register
+def _(event: AttemptSubmitted, db: sqlite3.Connection, study: str, at: float) -> None:
+    attempt = event.attempt
+    row = {
+        "study": study,
+        "attempt": attempt.id,
+        "experiment": attempt.experiment,
+        "cluster": attempt.cluster,
+        "nonce": attempt.nonce,
+        "submitted": at,
+    }
+    insert(db, "attempts", [row])
+    db.execute(
+        "UPDATE experiments SET cluster = ?, attempts = attempts + 1, reason = '' WHERE study = ? AND experiment = ?",
+        (attempt.cluster, study, attempt.experiment),
+    )
+
+
+@apply.register
+def _(event: AttemptStarted, db: sqlite3.Connection, study: str, at: float) -> None:
+    db.execute("UPDATE attempts SET started = ? WHERE study = ? AND attempt = ?", (at, study, event.attempt))
+    db.execute(
+        "UPDATE experiments SET status = 'running', started = ? WHERE study = ? AND experiment = ?",
+        (at, study, _experiment_of(db, study, event.attempt)),
+    )
+
+
+def _experiment_of(db: sqlite3.Connection, study: str, attempt: str) -> str:
+    query = "SELECT experiment FROM attempts WHERE study = ? AND attempt = ?"
+    row = db.execute(query, (study, attempt)).fetchone()
+    if row is None:
+        raise KeyError(attempt)
+    return str(row[0])
+
+
+@apply.register
+def _(event: AttemptEnded, db: sqlite3.Connection, study: str, at: float) -> None:
+    outcome = event.outcome
+    db.execute(
+        "UPDATE attempts SET ended = ?, label = ?, reason = ?, timings = ? WHERE study = ? AND attempt = ?",
+        (at, outcome.label, outcome.reason, json.dumps(dict(outcome.timings)), study, event.attempt),
+    )
+    experiment = _experiment_of(db, study, event.attempt)
+    if outcome.label is not None and (outcome.label.infrastructure or outcome.label is Label.CANCELLED):
+        db.execute(
+            "UPDATE experiments SET status = 'queued', started = NULL, reason = ? WHERE study = ? AND experiment = ?",
+            (outcome.reason, study, experiment),
+        )
+        return
+    (metric,) = db.execute("SELECT metric FROM studies WHERE study = ?", (study,)).fetchone()
+    db.execute(
+        "UPDATE experiments SET status = ?, reason = ?, accelerator = ?, finished = ?, score = ?, metrics = ?,"
+        " hashes = ?, self_reported = ? WHERE study = ? AND experiment = ?",
+        (
+            outcome.label or "done",
+            outcome.reason,
+            outcome.accelerator or None,
+            at,
+            outcome.metrics.get(metric) if outcome.label is None else None,
+            json.dumps(dict(outcome.metrics)),
+            json.dumps(dict(outcome.hashes)),
+            int(outcome.self_reported),
+            study,
+            experiment,
+        ),
+    )
+
+
+@apply.register
+def _(event: ExperimentAbandoned, db: sqlite3.Connection, study: str, at: float) -> None:
+    db.execute(
+        "UPDATE experiments SET status = ?, reason = ?, finished = ? WHERE study = ? AND experiment = ?",
+        (event.label.value, event.reason, at, study, event.experiment),
+    )
+
+
+@apply.register
+def _(event: WaveDecided, db: sqlite3.Connection, study: str, at: float) -> None:
+    rows = [
+        {
+            "study": study,
+            "wave": decision.wave,
+            "candidate": decision.candidate,
+            "at": at,
+            "verdict": decision.verdict.value,
+            "change": decision.change,
+            "low": decision.low,
+            "high": decision.high,
+            "body": asdict(decision),
+        }
+        for decision in event.decisions
+    ]
+    insert(db, "decisions", rows)
+    db.execute("UPDATE waves SET state = 'decided' WHERE study = ? AND wave = ?", (study, event.wave))
+
+
+@apply.register
+def _(event: WaveEnded, db: sqlite3.Connection, study: str, at: float) -> None:
+    db.execute(
+        "UPDATE waves SET state = 'ended', ended = ?, kept = ?, commit_id = ? WHERE study = ? AND wave = ?",
+        (at, event.incumbent, event.commit, study, event.wave),
+    )
+    if event.incumbent is not None:
+        db.execute(
+            "UPDATE studies SET incumbent = ?, tip = ? WHERE study = ?",
+            (event.incumbent, event.commit, study),
+        )

@@ -1,0 +1,70 @@
+"""The journal's experiments as rows for people and machines: the contract of `autoresearch results`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from controller.journal.store import Journal
+
+COLUMNS = (
+    *("experiment", "wave", "proposal", "candidate", "commit", "parent", "role", "tier", "accelerator", "cluster"),
+    *("seed", "replicate", "status", "val_bpb", "metrics", "knobs", "hypothesis", "attempts", "started", "finished"),
+    *("seconds", "reason", "self_reported"),
+)
+"""The keys of one row, in order. Names are stable."""
+
+_QUERY = """
+SELECT e.experiment, e.wave, c.proposal, e.candidate, c.commit_id, c.parent, e.role, e.tier, e.accelerator, e.cluster,
+       e.seed, e.replicate, e.status, e.metrics, w.base, c.knobs, coalesce(p.hypothesis, ''), e.attempts,
+       strftime('%Y-%m-%dT%H:%M:%SZ', e.started, 'unixepoch'), strftime('%Y-%m-%dT%H:%M:%SZ', e.finished, 'unixepoch'),
+       round(e.finished - e.started, 3), e.reason, e.self_reported,
+       e.candidate = w.incumbent
+FROM experiments e
+JOIN waves w ON w.study = e.study AND w.wave = e.wave
+JOIN candidates c ON c.study = e.study AND c.candidate = e.candidate
+LEFT JOIN proposals p ON p.study = c.study AND p.proposal = c.proposal
+WHERE e.study = ? AND (? IS NULL OR e.experiment = ?)
+ORDER BY e.number
+"""
+
+
+def results(journal: Journal, tag: str, experiment: str | None = None) -> list[dict[str, Any]]:
+    """One row an experiment, in the order they were planned.
+
+    `knobs` holds every factor of the wave and every other knob that differs from the incumbent, with the value this
+    experiment ran with; a missing score is None, never 0; `started` and `finished` are UTC.
+    """
+    rows = []
+    for row in journal.db.execute(_QUERY, (tag, experiment, experiment)):
+        metrics = json.loads(row[13])
+        score = metrics.get("val_bpb") if row[12] == "done" else None
+        knobs = json.loads(row[14])
+        if not row[23]:
+            knobs |= json.loads(row[15])
+        rows.append(dict(zip(COLUMNS, (*row[:13], score, metrics, knobs, *row[16:22], bool(row[22])), strict=True)))
+    return rows
+
+
+UPSTREAM_COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
+
+
+def upstream_rows(journal: Journal, tag: str) -> list[tuple[str, str, str, str, str]]:
+    """The five columns of upstream's results.tsv: finished experiments only, a crash as zeros, keep or discard.
+
+    The file format knows no missing score, so here, and only here, a crash reads 0.000000.
+    """
+    query = "SELECT kept FROM waves WHERE study = ? AND kept IS NOT NULL"
+    kept = {candidate for (candidate,) in journal.db.execute(query, (tag,))}
+    rows = []
+    for row in results(journal, tag):
+        if row["status"] in ("queued", "running"):
+            continue
+        description = row["hypothesis"] or row["role"]
+        if row["knobs"]:
+            description += " (" + ", ".join(f"{name}={value}" for name, value in row["knobs"].items()) + ")"
+        status = "crash" if row["status"] != "done" else "keep" if row["candidate"] in kept else "discard"
+        memory = row["metrics"].get("peak_vram_mb", 0.0) / 1024 if row["status"] == "done" else 0.0
+        score = f"{row['val_bpb'] or 0.0:.6f}"
+        rows.append((row["commit"][:7], score, f"{memory:.1f}", status, " ".join(description.split())))
+    return rows

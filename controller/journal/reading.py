@@ -1,0 +1,180 @@
+"""What the journal's tables say. Nothing here writes; every function is one query or two."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from controller.journal.store import Journal
+from controller.records import Attempt, Candidate, Decision, Experiment, Knobs, Role, Tier, Value, Verdict, Wave
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study as it stands: `baseline` and `incumbent` are candidate ids, `tip` the commit its branch should be at."""
+
+    tag: str
+    started: float
+    branch: str
+    metric: str
+    minimize: bool
+    settings: Mapping[str, Any]
+    baseline: str
+    incumbent: str
+    tip: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An experiment with what came of it; `status` is queued, running, done or a failure label."""
+
+    experiment: Experiment
+    status: str
+    score: float | None
+    accelerator: str | None
+    cluster: str | None
+    attempts: int
+    reason: str
+    hashes: Mapping[str, str]
+
+
+def tags(journal: Journal) -> list[str]:
+    """The studies in the journal, the latest last."""
+    return [tag for (tag,) in journal.db.execute("SELECT study FROM studies ORDER BY started, rowid")]
+
+
+def study(journal: Journal, tag: str) -> Study | None:
+    """The study called `tag`."""
+    columns = "study, started, branch, metric, minimize, settings, baseline, incumbent, tip"
+    row = journal.db.execute(f"SELECT {columns} FROM studies WHERE study = ?", (tag,)).fetchone()
+    if row is None:
+        return None
+    tag, started, branch, metric, minimize, settings, baseline, incumbent, tip = row
+    return Study(tag, started, branch, metric, bool(minimize), json.loads(settings), baseline, incumbent, tip)
+
+
+def counts(journal: Journal, tag: str) -> dict[str, int]:
+    """Experiments by status."""
+    query = "SELECT status, count(*) FROM experiments WHERE study = ? GROUP BY status ORDER BY 2 DESC"
+    return dict(journal.db.execute(query, (tag,)).fetchall())
+
+
+def totals(journal: Journal, tag: str) -> dict[str, int]:
+    """How many waves, candidates, experiments and attempts the study has; the next free numbers are one more."""
+    return {
+        table: journal.db.execute(f"SELECT count(*) FROM {table} WHERE study = ?", (tag,)).fetchone()[0]
+        for table in ("waves", "proposals", "candidates", "experiments", "attempts")
+    }
+
+
+def candidate(journal: Journal, tag: str, name: str) -> Candidate:
+    """One candidate by id. Raises KeyError."""
+    columns = "candidate, commit_id, parent, knobs, model, proposal"
+    query = f"SELECT {columns} FROM candidates WHERE study = ? AND candidate = ?"
+    row = journal.db.execute(query, (tag, name)).fetchone()
+    if row is None:
+        raise KeyError(name)
+    return Candidate(row[0], row[1], row[2], knobs(row[3]), row[4], row[5])
+
+
+def known_models(journal: Journal, tag: str) -> dict[str, str]:
+    """The digest of every model tried in the study, with the first candidate that was it."""
+    query = "SELECT model, min(candidate) FROM candidates WHERE study = ? GROUP BY model"
+    return dict(journal.db.execute(query, (tag,)).fetchall())
+
+
+def unfinished_wave(journal: Journal, tag: str) -> tuple[Wave, str] | None:
+    """The wave that has not ended, with its state (screening, confirming, decided)."""
+    query = "SELECT wave, state FROM waves WHERE study = ? AND state != 'ended' ORDER BY number LIMIT 1"
+    row = journal.db.execute(query, (tag,)).fetchone()
+    return None if row is None else (wave(journal, tag, row[0]), row[1])
+
+
+def wave(journal: Journal, tag: str, name: str) -> Wave:
+    """One wave by id. Raises KeyError."""
+    columns = "wave, number, seed, incumbent, proposer, request, base"
+    query = f"SELECT {columns} FROM waves WHERE study = ? AND wave = ?"
+    row = journal.db.execute(query, (tag, name)).fetchone()
+    if row is None:
+        raise KeyError(name)
+    name, number, seed, incumbent, proposer, request, base = row
+    return Wave(name, number, seed, incumbent, proposer, knobs(request), knobs(base))
+
+
+def waves(journal: Journal, tag: str) -> list[str]:
+    """The study's waves in order."""
+    return [name for (name,) in journal.db.execute("SELECT wave FROM waves WHERE study = ? ORDER BY number", (tag,))]
+
+
+def results_of(journal: Journal, tag: str, *, wave: str | None = None, name: str | None = None) -> list[Result]:
+    """Experiments with their results in planned order: all, those of one wave, or the one called `name`."""
+    query = (
+        "SELECT experiment, wave, candidate, role, tier, seed, replicate, status, score, accelerator, cluster,"
+        " attempts, reason, hashes FROM experiments WHERE study = ?"
+    )
+    arguments = [tag]
+    for column, value in (("wave", wave), ("experiment", name)):
+        if value is not None:
+            query += f" AND {column} = ?"
+            arguments.append(value)
+    return [
+        Result(
+            experiment=Experiment(row[0], row[1], row[2], Role(row[3]), Tier(row[4]), row[5], row[6]),
+            status=row[7],
+            score=row[8],
+            accelerator=row[9],
+            cluster=row[10],
+            attempts=row[11],
+            reason=row[12],
+            hashes=json.loads(row[13]),
+        )
+        for row in journal.db.execute(f"{query} ORDER BY number", arguments)
+    ]
+
+
+def attempts(journal: Journal, tag: str, *, experiment: str | None = None, open_only: bool = False) -> list[Attempt]:
+    """Attempts in the order they were submitted."""
+    query = "SELECT attempt, experiment, cluster, nonce FROM attempts WHERE study = ?"
+    arguments = [tag]
+    if experiment is not None:
+        query += " AND experiment = ?"
+        arguments.append(experiment)
+    if open_only:
+        query += " AND ended IS NULL"
+    return [Attempt(*row) for row in journal.db.execute(f"{query} ORDER BY submitted, attempt", arguments)]
+
+
+def decisions(journal: Journal, tag: str, *, wave: str | None = None) -> list[Decision]:
+    """Decisions, oldest first."""
+    query = "SELECT body FROM decisions WHERE study = ? AND (? IS NULL OR wave = ?) ORDER BY at, wave, candidate"
+    found = []
+    for (body,) in journal.db.execute(query, (tag, wave, wave)):
+        fields = json.loads(body)
+        fields["verdict"] = Verdict(fields["verdict"])
+        for name in ("seeds", "scores", "control_scores"):
+            fields[name] = tuple(fields[name])
+        found.append(Decision(**fields))
+    return found
+
+
+def hypotheses(journal: Journal, tag: str, *, wave: str | None = None) -> dict[str, tuple[str, str]]:
+    """Name and hypothesis of each proposal, by proposal id."""
+    query = "SELECT proposal, name, hypothesis FROM proposals WHERE study = ? AND (? IS NULL OR wave = ?)"
+    return {row[0]: (row[1], row[2]) for row in journal.db.execute(query, (tag, wave, wave))}
+
+
+def kept(journal: Journal, tag: str) -> list[tuple[str, str, str, float]]:
+    """(wave, candidate, commit on the branch, Unix seconds) of every kept winner, oldest first."""
+    query = "SELECT wave, kept, commit_id, ended FROM waves WHERE study = ? AND kept IS NOT NULL ORDER BY number"
+    return [tuple(row) for row in journal.db.execute(query, (tag,))]
+
+
+def knobs(text: str) -> Knobs:
+    """Knobs from their JSON, in which a tuple is a list."""
+    return {name: _tuples(value) for name, value in json.loads(text).items()}
+
+
+def _tuples(value: Any) -> Value:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
