@@ -179,7 +179,8 @@ class Attempt:
 class Outcome:
     """What an attempt ended with: `metrics` (label None) or a failure label, and one line that says why.
 
-    `hashes` name what was run (train.py, fixed files, data, tokenizer); `timings` are seconds by phase.
+    `hashes` name what was run (train.py, fixed files, data, tokenizer) and `budget` what it could spend; `timings` are
+    seconds by phase.
     `self_reported` is true where the score was read from the trainer's own output.
     """
 
@@ -188,6 +189,7 @@ class Outcome:
     metrics: Mapping[str, float] = field(default_factory=dict)
     accelerator: str = ""
     hashes: Mapping[str, str] = field(default_factory=dict)
+    budget: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     self_reported: bool = False
 

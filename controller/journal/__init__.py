@@ -4,6 +4,7 @@
 database gives the same tables. One controller writes a study at a time; any number of readers read.
 """
 
+from controller.journal import reading
 from controller.journal.events import (
     AttemptEnded,
     AttemptStarted,
@@ -36,5 +37,6 @@ __all__ = [
     "WaveDecided",
     "WaveDesigned",
     "WaveEnded",
+    "reading",
     "study_lock",
 ]

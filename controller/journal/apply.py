@@ -199,7 +199,7 @@ def _(event: AttemptEnded, db: sqlite3.Connection, study: str, at: float) -> Non
     (metric,) = db.execute("SELECT metric FROM studies WHERE study = ?", (study,)).fetchone()
     db.execute(
         "UPDATE experiments SET status = ?, reason = ?, accelerator = ?, finished = ?, score = ?, metrics = ?,"
-        " hashes = ?, self_reported = ? WHERE study = ? AND experiment = ?",
+        " hashes = ?, budget = ?, self_reported = ? WHERE study = ? AND experiment = ?",
         (
             outcome.label or "done",
             outcome.reason,
@@ -208,6 +208,7 @@ def _(event: AttemptEnded, db: sqlite3.Connection, study: str, at: float) -> Non
             outcome.metrics.get(metric) if outcome.label is None else None,
             json.dumps(dict(outcome.metrics)),
             json.dumps(dict(outcome.hashes)),
+            outcome.budget,
             int(outcome.self_reported),
             study,
             experiment,

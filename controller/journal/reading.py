@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.journal.store import Journal
-from controller.records import Attempt, Candidate, Decision, Experiment, Knobs, Role, Tier, Value, Verdict, Wave
+from controller.records import Attempt, Candidate, Decision, Experiment, Knobs, Label, Role, Tier, Value, Verdict, Wave
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class Result:
     attempts: int
     reason: str
     hashes: Mapping[str, str]
+    budget: str
 
 
 def tags(journal: Journal) -> list[str]:
@@ -80,9 +81,17 @@ def candidate(journal: Journal, tag: str, name: str) -> Candidate:
 
 
 def known_models(journal: Journal, tag: str) -> dict[str, str]:
-    """The digest of every model tried in the study, with the first candidate that was it."""
-    query = "SELECT model, min(candidate) FROM candidates WHERE study = ? GROUP BY model"
-    return dict(journal.db.execute(query, (tag,)).fetchall())
+    """The digest of every model tried in the study, with the first candidate that was it.
+
+    What the infrastructure kept from running has not been tried.
+    """
+    unknown = [label.value for label in Label if label.infrastructure]
+    query = (
+        "SELECT model, min(candidate) FROM candidates c WHERE study = ? AND NOT EXISTS (SELECT 1 FROM experiments e"
+        f" WHERE e.study = c.study AND e.candidate = c.candidate AND e.status IN ({', '.join('?' * len(unknown))}))"
+        " GROUP BY model"
+    )
+    return dict(journal.db.execute(query, (tag, *unknown)).fetchall())
 
 
 def unfinished_wave(journal: Journal, tag: str) -> tuple[Wave, str] | None:
@@ -112,7 +121,7 @@ def results_of(journal: Journal, tag: str, *, wave: str | None = None, name: str
     """Experiments with their results in planned order: all, those of one wave, or the one called `name`."""
     query = (
         "SELECT experiment, wave, candidate, role, tier, seed, replicate, status, score, accelerator, cluster,"
-        " attempts, reason, hashes FROM experiments WHERE study = ?"
+        " attempts, reason, hashes, budget FROM experiments WHERE study = ?"
     )
     arguments = [tag]
     for column, value in (("wave", wave), ("experiment", name)):
@@ -129,6 +138,7 @@ def results_of(journal: Journal, tag: str, *, wave: str | None = None, name: str
             attempts=row[11],
             reason=row[12],
             hashes=json.loads(row[13]),
+            budget=row[14],
         )
         for row in journal.db.execute(f"{query} ORDER BY number", arguments)
     ]
@@ -144,6 +154,12 @@ def attempts(journal: Journal, tag: str, *, experiment: str | None = None, open_
     if open_only:
         query += " AND ended IS NULL"
     return [Attempt(*row) for row in journal.db.execute(f"{query} ORDER BY submitted, attempt", arguments)]
+
+
+def infrastructure_failures(journal: Journal, tag: str, experiment: str) -> int:
+    """How many attempts at `experiment` the infrastructure has failed."""
+    query = "SELECT label FROM attempts WHERE study = ? AND experiment = ? AND label IS NOT NULL"
+    return sum(Label(label).infrastructure for (label,) in journal.db.execute(query, (tag, experiment)))
 
 
 def decisions(journal: Journal, tag: str, *, wave: str | None = None) -> list[Decision]:

@@ -85,6 +85,7 @@ CREATE TABLE experiments (
     score         REAL,
     metrics       TEXT NOT NULL DEFAULT '{}',
     hashes        TEXT NOT NULL DEFAULT '{}',
+    budget        TEXT NOT NULL DEFAULT '',
     self_reported INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (study, number)
 ) WITHOUT ROWID;

@@ -1,0 +1,5 @@
+"""Where attempts run: one file each, one protocol, one conformance class."""
+
+from controller.backends.protocol import Backend, BackendEvent, Bundle, Ended, Fleet, Progressed, Started
+
+__all__ = ["Backend", "BackendEvent", "Bundle", "Ended", "Fleet", "Progressed", "Started"]

@@ -1,0 +1,276 @@
+"""This machine as a fleet: a cluster is a slot, an attempt a process group in a directory of its own.
+
+As many attempts run at once as there are GPUs, or, without any, cores; slots beyond that wait rather than slow the
+others. An attempt outlives the controller: its harness holds a file lock for as long as it lives, its result lies in
+its directory, and a later controller adopts both.
+
+    <workspace>/.autoresearch/attempts/<attempt>/   bundle/ harness/ tmp/   gone once the result is recorded
+                                                    log.txt  progress.json  result.json  pid  lock
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from controller.backends.protocol import BackendEvent, Bundle, Ended, Fleet, Progressed, Started
+from controller.clock import Clock
+from controller.harness.environment import passed_on
+from controller.harness.files import BUNDLE, PROGRESS, RESULT, write_json
+from controller.harness.hardware import gpu_names
+from controller.harness.processes import descendants
+from controller.records import Attempt, Cluster, NothingRan
+
+POLL_SECONDS = 0.05
+PATIENCE_SECONDS = 15.0
+"""How long a harness may take to clean up after itself before it is killed."""
+
+HARNESS = Path(__file__).parent.parent / "harness"
+
+
+@dataclass
+class _Slot:
+    queue: deque[str] = field(default_factory=deque)
+    running: str | None = None
+
+
+@dataclass
+class _Process:
+    directory: Path
+    slot: str | None
+    child: subprocess.Popen[bytes] | None
+    progress: float = -1.0
+    doomed_at: float | None = None
+
+
+class Local:
+    """The local backend of one workspace. `directory` is the controller's own folder in it."""
+
+    name = "local"
+
+    def __init__(self, directory: Path, python: Path, clock: Clock, capacity: int | None = None) -> None:
+        self._attempts = directory / "attempts"
+        self._python = python
+        self._clock = clock
+        self._gpus = gpu_names()
+        self.capacity = capacity or len(self._gpus) or len(os.sched_getaffinity(0))
+        self._slots: dict[str, _Slot] = {}
+        self._waiting: dict[str, str] = {}
+        self._jobs: dict[str, dict[str, Any]] = {}
+        self._running: dict[str, _Process] = {}
+        self._cancelled: deque[str] = deque()
+
+    async def acquire(self, fleet: Fleet) -> AsyncIterator[Cluster]:
+        await self._set_up(fleet.setup)
+        for number in range(fleet.clusters):
+            cluster = Cluster(f"local-{number + 1:02d}", self._gpus[number % len(self._gpus)] if self._gpus else "CPU")
+            self._slots.setdefault(cluster.name, _Slot())
+            yield cluster
+
+    async def submit(self, cluster: str, attempt: Attempt, bundle: Bundle) -> None:
+        directory = self._attempts / attempt.id
+        if directory.exists():
+            return
+        # Made under another name and renamed, so that a directory that is there is complete.
+        partial = directory.with_name(attempt.id + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _unpack(bundle.archive, partial / BUNDLE)
+        shutil.copytree(HARNESS, partial / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+        partial.rename(directory)
+        # The nonce stays in memory: a queued attempt whose controller dies is submitted anew.
+        self._jobs[attempt.id] = {**bundle.job, "attempt": attempt.id, "nonce": attempt.nonce}
+        self._waiting[attempt.id] = cluster
+        self._slots.setdefault(cluster, _Slot()).queue.append(attempt.id)
+
+    async def events(self) -> AsyncIterator[BackendEvent]:
+        while True:
+            while self._cancelled:
+                attempt = self._cancelled.popleft()
+                yield Ended(attempt, {"attempt": attempt, "status": "cancelled"}, "cancelled before it ran")
+            for attempt in list(self._running):
+                for event in self._look(attempt):
+                    yield event
+            for attempt in self._start_waiting():
+                yield Started(attempt)
+            await self._clock.sleep(POLL_SECONDS)
+
+    async def discard(self, attempt: str) -> None:
+        for name in (BUNDLE, "harness", "tmp"):
+            shutil.rmtree(self._attempts / attempt / name, ignore_errors=True)
+
+    async def log(self, attempt: str, tail: int | None = None) -> str:
+        path = self._attempts / attempt / "log.txt"
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        return text if tail is None else "".join(text.splitlines(keepends=True)[-tail:])
+
+    async def cancel(self, attempt: str) -> None:
+        slot = self._waiting.pop(attempt, None)
+        if slot is not None:
+            self._slots[slot].queue.remove(attempt)
+            self._jobs.pop(attempt, None)
+            self._cancelled.append(attempt)
+        elif attempt in self._running:
+            self._signal(attempt, signal.SIGTERM)
+            self._running[attempt].doomed_at = self._clock.monotonic() + PATIENCE_SECONDS
+
+    async def owned(self, study: str) -> set[str]:
+        found = set()
+        for directory in self._attempts.glob(f"{study}.*"):
+            if not (directory / BUNDLE).exists() or directory.suffix == ".partial":
+                continue
+            if _is_held(directory) or (directory / RESULT).exists():
+                self._running.setdefault(directory.name, _Process(directory, slot=None, child=None))
+                found.add(directory.name)
+            else:
+                await self.discard(directory.name)
+        return found
+
+    async def release(self, clusters: Iterable[str]) -> None:
+        names = set(clusters)
+        for attempt, process in list(self._running.items()):
+            if process.slot in names or process.slot is None:
+                await self.cancel(attempt)
+        for attempt, slot in list(self._waiting.items()):
+            if slot in names:
+                await self.cancel(attempt)
+        events = self.events()
+        while self._running or self._cancelled:
+            await anext(events)
+
+    async def _set_up(self, bundle: Bundle) -> None:
+        """Prepare the data once, as the workspace's own code does it."""
+        if not bundle.job["evaluated"]:
+            return
+        directory = self._attempts / "setup"
+        shutil.rmtree(directory, ignore_errors=True)
+        _unpack(bundle.archive, directory)
+        process = await asyncio.create_subprocess_exec(
+            *(self._python, "-m", "prepare"),
+            cwd=directory,
+            env=self._environment(None),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        shutil.rmtree(directory, ignore_errors=True)
+        if process.returncode != 0:
+            lines = output.decode(errors="replace").strip().splitlines()
+            raise NothingRan(f"the data could not be prepared (`python -m prepare`): {lines[-1] if lines else ''}")
+
+    def _start_waiting(self) -> Iterator[str]:
+        for attempt, slot_name in list(self._waiting.items()):
+            if len(self._running) >= self.capacity:
+                return
+            slot = self._slots[slot_name]
+            if slot.running is None and slot.queue[0] == attempt:
+                slot.queue.popleft()
+                slot.running = attempt
+                del self._waiting[attempt]
+                self._spawn(attempt, slot_name)
+                yield attempt
+
+    def _spawn(self, attempt: str, slot: str) -> None:
+        directory = self._attempts / attempt
+        gpu = str((int(slot.rpartition("-")[2]) - 1) % len(self._gpus)) if self._gpus else None
+        with (directory / "log.txt").open("wb") as log, (directory / "lock").open("w") as lock:
+            # Taken here and inherited: there is no moment at which the harness lives and the lock is free.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            child = subprocess.Popen(
+                [self._python, "-m", "harness"],
+                cwd=directory,
+                env=self._environment(gpu),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(lock.fileno(),),
+            )
+        write_json(directory / "pid", child.pid)
+        assert child.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # It has died already: the next look finds it without a result.
+            child.stdin.write(json.dumps(self._jobs.pop(attempt)).encode())
+            child.stdin.close()
+        self._running[attempt] = _Process(directory, slot, child)
+
+    def _environment(self, gpu: str | None) -> dict[str, str]:
+        environment = {name: value for name, value in os.environ.items() if passed_on(name)}
+        environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        return environment
+
+    def _look(self, attempt: str) -> Iterator[BackendEvent]:
+        process = self._running[attempt]
+        if process.doomed_at is not None and self._clock.monotonic() > process.doomed_at:
+            self._kill(attempt)
+        if process.child is not None:
+            process.child.poll()
+        if _is_held(process.directory):
+            progress = _read_json(process.directory / PROGRESS)
+            if progress and progress["progress"] != process.progress:
+                process.progress = progress["progress"]
+                yield Progressed(attempt, process.progress, progress.get("loss"))
+            return
+        del self._running[attempt]
+        if process.slot is not None:
+            self._slots[process.slot].running = None
+        report = _read_json(process.directory / RESULT)
+        yield Ended(attempt, report, "" if report else "its harness vanished without a result")
+
+    def _signal(self, attempt: str, number: signal.Signals) -> None:
+        process = self._running[attempt]
+        pid = _read_json(process.directory / "pid")
+        # Only while the lock is held is the number still that harness's.
+        if isinstance(pid, int) and _is_held(process.directory):
+            os.kill(pid, number)
+
+    def _kill(self, attempt: str) -> None:
+        pid = _read_json(self._running[attempt].directory / "pid")
+        if isinstance(pid, int) and _is_held(self._running[attempt].directory):
+            for one in [*descendants(pid), pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGKILL)
+
+
+def workspace_python(root: Path, own: str) -> Path:
+    """The Python that trains: the workspace's virtual environment where it has one, else the controller's."""
+    theirs = root / ".venv" / "bin" / "python"
+    return theirs if theirs.exists() else Path(own)
+
+
+def _unpack(archive: bytes, directory: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        tar.extractall(directory, filter="data")
+
+
+def _is_held(directory: Path) -> bool:
+    try:
+        with (directory / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None

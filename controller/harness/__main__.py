@@ -1,0 +1,58 @@
+"""`python -m harness`: one attempt, in its own directory, with the job on standard input."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from .files import MARK, RESULT, write_json
+from .processes import adopt_orphans
+from .run import Failure, Job, Run
+
+
+def main() -> None:
+    """Read the job, run it, leave the result."""
+    job = Job(**json.load(sys.stdin))
+    adopt_orphans()
+    signal.signal(signal.SIGTERM, _cancelled)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    begin = time.monotonic()
+    run = Run(job, Path.cwd())
+    status, reason = "done", ""
+    try:
+        run.check_code()
+        run.train_and_score() if job.evaluated else run.train_and_read()
+    except Failure as failure:
+        status, reason = failure.label, str(failure)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        run.stop()
+    run.timings["total"] = round(time.monotonic() - begin, 3)
+    result = {
+        "attempt": job.attempt,
+        "nonce": job.nonce,
+        "status": status,
+        "reason": reason,
+        "metrics": run.metrics if status == "done" else {},
+        "accelerator": run.accelerator,
+        "hashes": run.hashes,
+        "budget": run.budget,
+        "timings": run.timings,
+        "self_reported": not job.evaluated,
+    }
+    if status == "done" and job.evaluated:
+        print(run.block(), flush=True)
+    write_json(Path(RESULT), result)
+    print(MARK, json.dumps(result), flush=True)
+
+
+def _cancelled(signum: int, frame: object) -> NoReturn:
+    raise Failure("cancelled", "ended by the controller")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""What the harness leaves on the cluster's disk for whoever looks: its progress, and its result."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+MARK = "AUTORESEARCH"
+BUNDLE = "bundle"
+RESULT = "result.json"
+PROGRESS = "progress.json"
+
+
+class Reporter:
+    """Leaves the trainer's progress where the backend can read it, at most twice a second."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def report(self, progress: float, loss: Any, steps: int, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if force or now >= self._due:
+            self._due = now + 0.5
+            loss = loss if isinstance(loss, float) and math.isfinite(loss) else None
+            write_json(Path(PROGRESS), {"progress": round(progress, 4), "loss": loss, "steps": steps})
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` so that a reader sees the whole of it or none."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

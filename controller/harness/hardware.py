@@ -1,0 +1,33 @@
+"""What the cluster really has, whatever it was called when it was asked for."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+
+
+def gpu_names() -> list[str]:
+    """The short name of each visible GPU ("H100", "H200", …); empty where there is none."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    which = ["-i", visible] if re.fullmatch(r"[0-9]+(,[0-9]+)*", visible) else []
+    query = ["nvidia-smi", *which, "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (subprocess.SubprocessError, OSError):
+        return []
+    return [short_name(name) for name in answer.splitlines()]
+
+
+def observed_accelerator() -> str:
+    """What this process would train on: the first visible GPU's short name, or "CPU"."""
+    return next(iter(gpu_names()), "CPU")
+
+
+def short_name(name: str) -> str:
+    """`NVIDIA H100 80GB HBM3` is an H100."""
+    words = name.replace("NVIDIA", "").replace("Tesla", "").split()
+    return next((word for word in words if re.match(r"[A-Z]+[0-9]", word)), words[0] if words else "GPU")

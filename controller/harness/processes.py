@@ -1,0 +1,98 @@
+"""Process trees on the cluster: what they have used, and how they end. Linux tells all; elsewhere less is enforced."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every orphan below us (Linux), so that a double fork does not escape."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def die_with_parent() -> None:
+    """For a child just forked: be killed when its parent ends (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds that process `pid` and its finished children have used; 0 where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
+
+def kill_descendants() -> None:
+    """Kill every process this one has started, and theirs, until none is left: daemons come back to us as orphans."""
+    deadline = time.monotonic() + 10.0
+    while (pids := descendants(os.getpid())) and time.monotonic() < deadline:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+
+
+def descendants(root: int) -> list[int]:
+    """Process ids below `root`, those that are only waiting to be reaped left out."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] != "Z":
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, frontier = [], [root]
+    while frontier:
+        below = children.get(frontier.pop(), [])
+        found += below
+        frontier += below
+    return found
+
+
+class Watchdog:
+    """Kills the trainer when a deadline or the CPU cap is passed, and remembers which."""
+
+    def __init__(self, deadline: float, reason: str) -> None:
+        self.breach = ""
+        self._outer = (deadline, reason)
+        self._phase: tuple[float, str] | None = None
+        self._cpu: tuple[int, float] | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def expect(self, deadline: float | None, reason: str = "") -> None:
+        """The present phase must end by `deadline` (monotonic seconds)."""
+        self._phase = None if deadline is None else (deadline, reason)
+
+    def cap_cpu(self, pid: int, seconds: float | None) -> None:
+        """From now on process `pid` may have used at most `seconds` of CPU in all."""
+        self._cpu = None if seconds is None else (pid, seconds)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(0.1):
+            now = time.monotonic()
+            limits = [self._outer] + ([self._phase] if self._phase else [])
+            reason = next((reason for deadline, reason in limits if now > deadline), "")
+            if not reason and self._cpu and cpu_seconds(self._cpu[0]) > self._cpu[1]:
+                reason = "past its cap of CPU seconds"
+            if reason:
+                self.breach = reason
+                kill_descendants()
+                return

@@ -1,0 +1,302 @@
+"""One attempt on the cluster: start the trainer, hold the trial protocol with it, score it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .environment import passed_on
+from .files import BUNDLE, Reporter
+from .fingerprint import files_below, fingerprint
+from .hardware import observed_accelerator
+from .output import Output
+from .processes import Watchdog, cpu_seconds, die_with_parent, kill_descendants
+
+LOGITS_AT_ONCE = 2**22
+EVALUATION_SECONDS = 300.0
+GRACE_SECONDS = 5.0
+
+
+class Failure(Exception):
+    """The attempt ended without a score: a label of the controller's tree, and why."""
+
+    def __init__(self, label: str, reason: str) -> None:
+        super().__init__(reason)
+        self.label = label
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the controller asks for. `hashes` are those of the code that should lie in the bundle."""
+
+    attempt: str
+    nonce: str
+    edit: str
+    evaluated: bool
+    metric: str
+    seed: int
+    timeout: float
+    hashes: Mapping[str, str]
+
+
+class Run:
+    """One attempt, from its child process to its metrics."""
+
+    def __init__(self, job: Job, directory: Path) -> None:
+        self.job = job
+        self.root = directory / BUNDLE
+        self.accelerator = observed_accelerator()
+        self.metrics: dict[str, float] = {}
+        self.hashes: dict[str, str] = {}
+        self.timings: dict[str, float] = {}
+        self.budget = f"{job.timeout:g} s in all"
+        self._child: subprocess.Popen[bytes] | None = None
+        self._output: Output | None = None
+        self._watchdog: Watchdog | None = None
+        self._pipes: list[int] = []
+
+    def check_code(self) -> None:
+        """Raises Failure where the bundle is not the code that was asked for."""
+        self.hashes = fingerprint(files_below(self.root), self.job.edit)
+        for name, wanted in self.job.hashes.items():
+            if self.hashes.get(name) != wanted:
+                raise Failure("mismatch", f"the {name} code on the cluster is not the code that was asked for")
+
+    def train_and_score(self) -> None:
+        """The trial protocol from the trainer's start to its score."""
+        sys.path.insert(0, str(self.root))
+        sys.dont_write_bytecode = True
+        try:
+            from prepare import dataset, wire
+            from prepare.budget import Meter
+            from prepare.profile import CURRENT
+
+            if not dataset.location().exists():
+                raise Failure("setup_failed", "the data is not prepared on this cluster; run `python -m prepare`")
+            self.hashes |= dataset.hashes()
+        except ImportError as error:
+            raise Failure("setup_failed", f"prepare/ can't be imported: {error}") from None
+
+        begin = time.monotonic()
+        to_trainer, from_trainer = self._start(self.job.seed)
+        assert self._watchdog is not None and self._child is not None
+        budget, pid = CURRENT.budget, self._child.pid
+        self._watchdog.expect(begin + budget.warmup_seconds, f"not ready after {budget.warmup_seconds:.0f} s")
+        device = "cpu" if self.accelerator == "CPU" else "cuda"
+        meter = Meter(budget)
+        spent_on = [f"{budget.tokens} tokens" if budget.tokens else f"{budget.seconds:g} s"]
+        self.budget = ", ".join(spent_on + ([f"{budget.cpu_seconds:g} CPU s"] if budget.cpu_seconds else []))
+        with self._protocol():
+            terms = {"type": "trial", "seed": self.job.seed, "device": device, "budget": vars(budget)}
+            wire.send(to_trainer, terms)
+            ready, _ = wire.receive(from_trainer, limit=0)
+            _expect(ready, "ready")
+            self.hashes["model"] = hashlib.sha256(json.dumps(ready, sort_keys=True).encode()).hexdigest()
+            started = time.monotonic()
+            self.timings["warmup"] = round(started - begin, 3)
+            meter.start(started, cpu_seconds(pid))
+            if budget.seconds is not None:
+                self._watchdog.expect(started + 1.1 * budget.seconds, f"still training after {budget.seconds:.0f} s")
+            else:
+                self._watchdog.expect(None)
+            if budget.cpu_seconds is not None:
+                self._watchdog.cap_cpu(pid, cpu_seconds(pid) + budget.cpu_seconds)
+            wire.send(to_trainer, {"type": "go"})
+            reporter = Reporter()
+            while True:
+                header, _ = wire.receive(from_trainer, limit=0)
+                if header.get("type") == "serve":
+                    break
+                _expect(header, "more")
+                loss = header.get("loss")
+                grant = meter.more(int(header["tokens"]), loss, time.monotonic(), cpu_seconds(pid))
+                reporter.report(grant.progress, loss, meter.steps)
+                answer = {"type": "more", "go": grant.go, "progress": grant.progress, "label": grant.label}
+                wire.send(to_trainer, answer)
+                if grant.label:
+                    self._settle()
+                    raise Failure(grant.label, f"{grant.label} at {grant.progress:.0%} of the budget, loss {loss}")
+            ended = time.monotonic()
+            self.timings["training"] = round(ended - started, 3)
+            self.timings["training_cpu"] = round(meter.cpu_seconds, 3)
+            self._watchdog.cap_cpu(pid, None)
+            self._watchdog.expect(ended + EVALUATION_SECONDS, f"not scored after {EVALUATION_SECONDS:.0f} s")
+            reporter.report(1.0, None, meter.steps, force=True)
+            info = header.get("info")
+            score = self._score(to_trainer, from_trainer)
+            self.timings["evaluation"] = round(time.monotonic() - ended, 3)
+            wire.send(to_trainer, {"type": "done"})
+        self._settle()
+        self.metrics = _reported(info if isinstance(info, dict) else {}) | {
+            self.job.metric: score,
+            "training_seconds": round(meter.seconds, 3),
+            "total_seconds": round(time.monotonic() - begin, 3),
+            "total_tokens_M": meter.tokens / 1e6,
+            "num_steps": float(meter.steps),
+        }
+
+    def train_and_read(self) -> None:
+        """A trainer that scores itself: our clock, its word."""
+        begin = time.monotonic()
+        self._start(self.job.seed)
+        assert self._child is not None and self._output is not None and self._watchdog is not None
+        while self._child.poll() is None:
+            time.sleep(0.05)
+        self._output.join()
+        self.timings["training"] = round(time.monotonic() - begin, 3)
+        if self._watchdog.breach or self._child.returncode != 0:
+            self._explain()
+        if self.job.metric not in self._output.reported:
+            raise Failure("no_score", f"it ended without a line `{self.job.metric}: <number>`")
+        self.metrics = dict(self._output.reported)
+
+    def stop(self) -> None:
+        """Kill everything this attempt started. Returns when all of it is gone."""
+        if self._watchdog:
+            self._watchdog.stop()
+        kill_descendants()
+        for fd in self._pipes:
+            os.close(fd)
+        if self._output:
+            self._output.join()
+
+    def block(self) -> str:
+        """The summary in upstream's form."""
+        from prepare.block import format_block
+
+        shown = {name: value for name, value in self.metrics.items() if name != "flops_per_token"}
+        return format_block({**shown, "num_steps": int(self.metrics["num_steps"])})
+
+    def _start(self, seed: int) -> tuple[int, int]:
+        """Start train.py; returns the descriptors to write to it and to read from it."""
+        theirs_in, to_trainer = os.pipe()
+        from_trainer, theirs_out = os.pipe()
+        scratch = self.root.parent / "tmp"
+        scratch.mkdir(exist_ok=True)
+        environment = {name: value for name, value in os.environ.items() if passed_on(name)} | {
+            "AUTORESEARCH_TRIAL": f"{theirs_in},{theirs_out}",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONHASHSEED": "0",
+            "SEED": str(seed),
+            "TMPDIR": str(scratch),
+        }
+        self._child = subprocess.Popen(
+            [sys.executable, self.job.edit],
+            cwd=self.root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=(theirs_in, theirs_out),
+            preexec_fn=die_with_parent,
+        )
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self._pipes = [to_trainer, from_trainer]
+        self._output = Output(self._child)
+        self._watchdog = Watchdog(time.monotonic() + self.job.timeout, f"past {self.job.timeout:.0f} s in all")
+        return to_trainer, from_trainer
+
+    def _protocol(self) -> _Protocol:
+        return _Protocol(self)
+
+    def _score(self, to_trainer: int, from_trainer: int) -> float:
+        import numpy as np
+
+        from prepare import dataset, evaluation, wire
+        from prepare.profile import CURRENT
+
+        directory = dataset.location()
+        inputs, targets = evaluation.rows(CURRENT, directory)
+        score = evaluation.Score(np.load(directory / "token_bytes.npy"))
+        count, length = inputs.shape
+        portion = max(1, LOGITS_AT_ONCE // (length * CURRENT.vocab_size))
+        for begin in range(0, count, portion):
+            rows = np.ascontiguousarray(inputs[begin : begin + portion].astype("<u2"))
+            shape = [len(rows), length, CURRENT.vocab_size]
+            wire.send(to_trainer, {"type": "rows", "rows": len(rows), "length": length}, rows.data)
+            header, payload = wire.receive(from_trainer, limit=4 * math.prod(shape))
+            _expect(header, "logits")
+            if header.get("shape") != shape or len(payload) != 4 * math.prod(shape):
+                raise Failure(
+                    "tampered", f"it answered {str(header.get('shape'))[:80]} where {shape} logits were asked"
+                )
+            logits = np.frombuffer(payload, "<f4").reshape(shape)
+            try:
+                score.add(logits, targets[begin : begin + portion])
+            except evaluation.BadLogits as error:
+                raise Failure("diverged", str(error)) from None
+        return score.bits_per_byte
+
+    def _settle(self) -> None:
+        """Give the trainer a moment to end by itself, so that its last words reach the log."""
+        assert self._child is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(GRACE_SECONDS)
+
+    def _explain(self) -> NoReturn:
+        """Raise the Failure that says why the trainer stopped talking."""
+        assert self._child is not None and self._output is not None and self._watchdog is not None
+        self._settle()
+        if self._watchdog.breach:
+            raise Failure("overtime", self._watchdog.breach)
+        code = self._child.poll()
+        kill_descendants()
+        self._output.join()
+        last = self._output.last_line()
+        if code == 0:
+            raise Failure("no_score", f"it ended without being scored; its last words: {last}")
+        if code == -signal.SIGKILL or re.search(r"OutOfMemoryError|MemoryError|out of memory", last):
+            raise Failure("out_of_memory", last or "killed, most likely for its memory")
+        if code is None:
+            raise Failure("tampered", "it closed the protocol's pipes and went on running")
+        raise Failure("crash", f"exit code {code}: {last}")
+
+
+class _Protocol:
+    """Turns what can go wrong in the conversation into a Failure."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (EOFError, BrokenPipeError)):
+            self._run._explain()
+        if isinstance(error, (ValueError, TypeError, KeyError)):
+            raise Failure("tampered", f"it broke the trial protocol: {str(error)[:200]}") from None
+
+
+def _expect(header: Mapping[str, Any], kind: str) -> None:
+    if header.get("type") != kind:
+        raise Failure("tampered", f"it said {str(header.get('type'))[:40]!r} where {kind!r} was due")
+
+
+def _reported(info: Mapping[str, Any]) -> dict[str, float]:
+    """What the trainer says of itself, as far as it is a few finite numbers."""
+    numbers = {
+        str(name): float(value)
+        for name, value in list(info.items())[:16]
+        if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", str(name))
+        and isinstance(value, (int, float))
+        and abs(value) < 1e18
+    }
+    if "num_params" in numbers:
+        numbers["num_params_M"] = numbers.pop("num_params") / 1e6
+    return numbers

@@ -1,0 +1,54 @@
+"""What a proposer is asked and what it answers: the one protocol of everything that has ideas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from controller.records import Factor, Knobs, Proposal
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One cell of an earlier wave: all its factors' values, and its score (None where it failed, or never ran)."""
+
+    knobs: Knobs
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PastWave:
+    """An earlier wave as its design saw it. `base` is what the controls ran with; `kept` whether a cell was kept."""
+
+    id: str
+    factors: tuple[Factor, ...]
+    base: Knobs
+    cells: tuple[Observation, ...]
+    controls: tuple[float, ...]
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a proposer may know of the study.
+
+    `source` is the incumbent's editable file; `models` maps the digest of each model already tried to the candidate
+    that was it; `seed` makes a proposer that draws lots repeat itself.
+    """
+
+    source: str
+    minimize: bool
+    min_effect: float
+    models: Mapping[str, str]
+    history: tuple[PastWave, ...]
+    seed: int
+
+
+class Proposer(Protocol):
+    """A source of hypotheses. Must not touch git, journal or clusters."""
+
+    name: str
+
+    async def propose(self, context: Context, room: int) -> list[Proposal]:
+        """Proposals worth about `room` cells, best first; none where it has no idea left."""

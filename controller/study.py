@@ -1,0 +1,117 @@
+"""Begins and reopens a study: its tag, its branch, its frozen settings, its incumbent."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from controller.clock import Clock
+from controller.edits import model_digest
+from controller.journal import Journal, StudyStarted, reading
+from controller.records import Candidate, UserError
+from controller.workspace import Workspace
+
+BASELINE = "c0000"
+
+
+@dataclass(frozen=True)
+class Study:
+    """An open study: what it is about, and where its state is written."""
+
+    tag: str
+    workspace: Workspace
+    journal: Journal
+    branch: str
+
+    @property
+    def now(self) -> reading.Study:
+        """The study as the journal has it at this moment."""
+        found = reading.study(self.journal, self.tag)
+        assert found is not None
+        return found
+
+    @property
+    def incumbent(self) -> Candidate:
+        """The best confirmed candidate; the baseline while there is none."""
+        return reading.candidate(self.journal, self.tag, self.now.incumbent)
+
+    @property
+    def tip(self) -> str:
+        """The commit the study branch is at: the incumbent's code, with the trailers of its confirmation."""
+        return self.now.tip
+
+
+def branch_name(tag: str) -> str:
+    """The branch of the study called `tag`."""
+    return f"autoresearch/{tag}"
+
+
+def choose_tag(workspace: Workspace, journal: Journal | None, asked: str | None, clock: Clock) -> str:
+    """The tag asked for, else the latest study's, else today's date as upstream writes it (nov21).
+
+    Raises UserError where it can't be part of a ref name.
+    """
+    if asked is None:
+        known = reading.tags(journal) if journal else []
+        return known[-1] if known else time.strftime("%b%d", time.gmtime(clock.now())).lower()
+    plain = asked and not asked.startswith("-") and not asked.endswith("-tip") and "/" not in asked
+    if not plain or not workspace.repository.valid_branch(branch_name(asked)):
+        raise UserError(
+            f"--tag {asked!r} can't be a branch name; use letters, digits, '-' and '_', not ending in '-tip'"
+        )
+    return asked
+
+
+def open_study(workspace: Workspace, journal: Journal, tag: str) -> Study:
+    """The study called `tag`, begun at the commit that is checked out where it is new.
+
+    Where its branch is there but its journal isn't (a clone), it goes on from the branch. Raises UserError where
+    settings were changed that a study keeps to its end, or where the branch was moved by somebody else.
+    """
+    branch = branch_name(tag)
+    at = workspace.repository.branches(branch).get(branch)
+    found = reading.study(journal, tag)
+    if found is None:
+        return _begin(workspace, journal, tag, at)
+    changed = _differences(dict(found.settings), workspace.settings.frozen())
+    if changed:
+        raise UserError(
+            f"study {tag} was begun with other settings ({', '.join(changed)});"
+            " set them back in program.md, or begin a new study with --tag"
+        )
+    if at is None:
+        workspace.repository.point(f"refs/heads/{branch}", found.tip)
+    elif at != found.tip and not _pending_commit(journal, tag):
+        raise UserError(
+            f"branch {branch} was moved to {at[:10]} while the study is at {found.tip[:10]}; point it back,"
+            " or begin a new study with --tag"
+        )
+    return Study(tag, workspace, journal, branch)
+
+
+def _begin(workspace: Workspace, journal: Journal, tag: str, at: str | None) -> Study:
+    branch, settings = branch_name(tag), workspace.settings
+    commit = at or workspace.head
+    baseline = Candidate(BASELINE, commit, commit, {}, model_digest(workspace.source(commit)))
+    # The branch first: without its journal a branch is begun from again, a journal without its branch would be odd.
+    workspace.repository.point(f"refs/heads/{branch}", commit)
+    goal = settings.metric.goal == "minimize"
+    journal.record(tag, StudyStarted(baseline, branch, settings.metric.name, goal, settings.frozen()))
+    return Study(tag, workspace, journal, branch)
+
+
+def _pending_commit(journal: Journal, tag: str) -> bool:
+    """Whether a wave was cut off between its decision and the record of its commit."""
+    unfinished = reading.unfinished_wave(journal, tag)
+    return unfinished is not None and unfinished[1] == "decided"
+
+
+def _differences(old: dict[str, object], new: dict[str, object], prefix: str = "") -> list[str]:
+    names = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            names += _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            names.append(f"{prefix}{key}: {before} before, {after} now")
+    return names

@@ -1,0 +1,170 @@
+"""The progress of a study as one picture: every score against its experiment's number, and the confirmed best so far.
+
+Grey is what was tried, green what was kept. A failure has no score and gets none here: it is a cross on a strip of its
+own below the plot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dashboards.history import Row, Step, score_of
+from dashboards.labels import Box, place
+from dashboards.text import plain, shorten
+from dashboards.traces import KEPT, PALE, failures, line, tried, winners
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+LABELLED = 25
+"""At most so many winners, the last ones, are named in the picture; the others on hovering."""
+
+WIDTH, HEIGHT = 960, 470
+"""The smallest plot area, in pixels, in which the labels must not collide; in a larger one they have more room."""
+
+STRIP = 0.045
+"""The part of the height that the strip of failures takes."""
+
+INK, GRID = "#24292f", "#eef0f2"
+FONT = 'system-ui, -apple-system, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif'
+
+
+class Range(NamedTuple):
+    """What an axis shows at first."""
+
+    low: float
+    high: float
+
+
+def progress_figure(rows: Sequence[Row], steps: Sequence[Step], metric: str, minimize: bool) -> Figure:
+    """The picture of `rows`, as `controller.journal.export.results` gives them, and of their `history`."""
+    from plotly.graph_objects import Figure
+
+    scores = [score_of(row, metric) for row in rows]
+    known = [score for score in scores if score is not None]
+    shown = value_range(known, steps, minimize) if known else Range(0, 1)
+    numbers = _number_range(len(rows))
+    traces = [
+        *tried(rows, scores, metric),
+        *failures(rows),
+        *line(steps, len(rows)),
+        *winners(steps, metric),
+    ]
+    layout = _layout(metric, minimize, numbers, shown)
+    layout["annotations"] += _labels(steps, numbers, shown, minimize) if known else [_nothing_yet(len(rows))]
+    return Figure(data=traces, layout=layout)
+
+
+def value_range(scores: Sequence[float], steps: Sequence[Step], minimize: bool) -> Range:
+    """The scores worth looking at: all but far outliers (Tukey's fences), and every step with its band.
+
+    A few experiments that went badly wrong must not squeeze the rest into a line; the fence on the better side is wider.
+    """
+    ordered = sorted(scores)
+    first, third = ordered[len(ordered) // 4], ordered[(3 * len(ordered)) // 4]
+    spread = third - first
+    below, above = (3.0, 1.5) if minimize else (1.5, 3.0)
+    low = next(score for score in ordered if score >= first - below * spread)
+    high = next(score for score in reversed(ordered) if score <= third + above * spread)
+    for step in steps:
+        reach = 1.6 * step.noise.sigma if step.noise else 0.0
+        low, high = min(low, step.score - reach), max(high, step.score + reach)
+    size = (high - low) or abs(high) * 0.01 or 1.0
+    # Labels hang on the better side, where nothing has scored yet.
+    room_below, room_above = (0.16, 0.05) if minimize else (0.05, 0.16)
+    return Range(low - room_below * size, high + room_above * size)
+
+
+def _number_range(count: int) -> Range:
+    margin = max(0.02 * count, 0.8)
+    return Range(1 - margin, max(count, 8) + margin)
+
+
+def _labels(steps: Sequence[Step], numbers: Range, shown: Range, minimize: bool) -> list[dict[str, Any]]:
+    """What the last winners were, written where there is room for it."""
+    height = HEIGHT * (1 - STRIP)
+
+    def pixel(number: float, score: float) -> tuple[float, float]:
+        across = (number - numbers.low) / (numbers.high - numbers.low)
+        return WIDTH * across, height * (shown.high - score) / (shown.high - shown.low)
+
+    points = [pixel(step.number, step.score) for step in steps]
+    texts = [shorten(step.description, 46) for step in steps]
+    obstacles = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    for (x, y), (next_x, next_y) in pairwise([*points, (WIDTH, points[-1][1] if points else 0.0)]):
+        obstacles += [Box(x, y - 2, next_x, y + 2), Box(next_x - 2, min(y, next_y), next_x + 2, max(y, next_y))]
+    area = Box(0, 0, WIDTH, height)
+    first = max(len(steps) - LABELLED, 0)
+    labels = place(points[first:], texts[first:], obstacles, area, down=minimize)
+    return [
+        {
+            "x": steps[first + label.index].number,
+            "y": steps[first + label.index].score,
+            "text": plain(steps[first + label.index].description, 46),
+            "xanchor": "right" if label.leftwards else "left",
+            "yanchor": "middle",
+            "xshift": label.x,
+            "yshift": -label.y,
+            "showarrow": False,
+            "font": {"size": 11.5, "color": KEPT if steps[first + label.index].decision else PALE},
+            "bgcolor": "rgba(255,255,255,0.72)",
+            "borderpad": 1,
+        }
+        for label in labels
+    ]
+
+
+def _nothing_yet(planned: int) -> dict[str, Any]:
+    waiting = f"{planned:,} experiments are planned or running" if planned else "the first wave has not been planned"
+    return {
+        "text": f"<b>No score yet</b><br>{waiting}; their scores will appear here",
+        "x": 0.5,
+        "y": 0.5,
+        "xref": "paper",
+        "yref": "paper",
+        "showarrow": False,
+        "font": {"size": 15, "color": PALE},
+    }
+
+
+def _layout(metric: str, minimize: bool, numbers: Range, shown: Range) -> dict[str, Any]:
+    quiet = {"zeroline": False, "showline": False, "tickfont": {"color": PALE}, "title": {"font": {"color": PALE}}}
+    goal = "lower" if minimize else "higher"
+    return {
+        "template": "none",
+        "paper_bgcolor": "#ffffff",
+        "plot_bgcolor": "#ffffff",
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "margin": {"l": 84, "r": 28, "t": 44, "b": 56},
+        "hovermode": "closest",
+        "hoverlabel": {"align": "left", "bgcolor": "#ffffff", "bordercolor": "#d0d7de", "font": {"color": INK}},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
+        "xaxis": quiet
+        | {
+            "title": {"text": "experiment, in the order planned", "font": {"color": PALE}},
+            "range": numbers,
+            "anchor": "y2",
+            "showgrid": False,
+            "tickformat": ",d",
+        },
+        "yaxis": quiet
+        | {
+            "title": {"text": f"{plain(metric, 40)} ({goal} is better)", "font": {"color": PALE}},
+            "range": shown,
+            "domain": (STRIP, 1),
+            "gridcolor": GRID,
+        },
+        # The strip of failures: a place for marks, not a scale.
+        "yaxis2": quiet
+        | {
+            "domain": (0, STRIP),
+            "range": (-1, 1),
+            "fixedrange": True,
+            "tickvals": (0,),
+            "ticktext": ("failed",),
+            "showgrid": False,
+        },
+        "annotations": [],
+    }
