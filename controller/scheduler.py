@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from controller.backends import Backend, BackendEvent, Bundle, Ended, Fleet, Progressed, Started
 from controller.clock import Clock
@@ -42,7 +43,14 @@ class Running:
     started: float | None = None
 
 
-Observer = Callable[["Scheduler"], None]
+class Observer(Protocol):
+    """Whoever watches a scheduler at work."""
+
+    def changed(self, scheduler: Scheduler) -> None:
+        """Something moved."""
+
+    def ended(self, experiment: Experiment, cluster: str, outcome: Outcome) -> None:
+        """An attempt at `experiment` is over."""
 
 
 class Scheduler:
@@ -54,7 +62,7 @@ class Scheduler:
         self.clusters: dict[str, Cluster] = {}
         self.running: dict[str, Running] = {}
         self.waiting: deque[Experiment] = deque()
-        self.observer: Observer = lambda _: None
+        self.observer: Observer | None = None
         self.stopping = asyncio.Event()
         self._journal = journal
         self._backend = backend
@@ -98,11 +106,11 @@ class Scheduler:
             if self.stopping.is_set():
                 await self._interrupt(bundle)
             await self._fill(bundle)
-            self.observer(self)
+            if self.observer:
+                self.observer.changed(self)
             event = await self._event()
             if event is not None:
                 await self._handle(event, bundle)
-        self.observer(self)
 
     async def close(self) -> None:
         """Give the clusters back."""
@@ -181,9 +189,11 @@ class Scheduler:
 
     def _ended(self, event: Ended, experiment: Experiment, bundle: Bundle) -> None:
         attempt = self._attempts.pop(event.attempt)
-        del self.running[event.attempt]
+        cluster = self.running.pop(event.attempt).cluster
         outcome = judge(attempt, event, bundle.job["hashes"], self._settings.metric.name)
         self._journal.record(self.study, AttemptEnded(attempt.id, outcome))
+        if self.observer:
+            self.observer.ended(experiment, cluster, outcome)
         if outcome.label is Label.CANCELLED and not self.stopping.is_set():
             self.waiting.appendleft(experiment)
         elif outcome.label is not None and outcome.label.infrastructure:

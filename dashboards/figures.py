@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dashboards.history import Row, Step, score_of
 from dashboards.labels import Box, place
 from dashboards.text import plain, shorten
-from dashboards.traces import KEPT, PALE, failures, line, tried, winners
+from dashboards.traces import KEPT, MANY, PALE, failures, line, tried, winners
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 LABELLED = 25
 """At most so many winners, the last ones, are named in the picture; the others on hovering."""
 
-WIDTH, HEIGHT = 960, 470
+NAMED = 46
+"""The longest label, in characters."""
+
+WIDTH, HEIGHT = 900, 450
 """The smallest plot area, in pixels, in which the labels must not collide; in a larger one they have more room."""
 
-STRIP = 0.045
-"""The part of the height that the strip of failures takes."""
+STRIP, GAP = 0.045, 0.025
+"""The parts of the height that the strip of failures takes, and the space above it."""
 
-INK, GRID = "#24292f", "#eef0f2"
+INK, GRID, LEADER = "#24292f", "#eef0f2", "#a9cbb3"
 FONT = 'system-ui, -apple-system, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif'
 
 
@@ -50,17 +53,21 @@ def progress_figure(rows: Sequence[Row], steps: Sequence[Step], metric: str, min
         *tried(rows, scores, metric),
         *failures(rows),
         *line(steps, len(rows)),
-        *winners(steps, metric),
+        *winners(steps, metric, len(rows)),
     ]
     layout = _layout(metric, minimize, numbers, shown)
-    layout["annotations"] += _labels(steps, numbers, shown, minimize) if known else [_nothing_yet(len(rows))]
+    if known:
+        layout["annotations"] = _labels(steps, scores, numbers, shown, minimize)
+    else:
+        layout["annotations"] = [_nothing_yet(len(rows))]
+        layout["yaxis"]["visible"] = False
     return Figure(data=traces, layout=layout)
 
 
 def value_range(scores: Sequence[float], steps: Sequence[Step], minimize: bool) -> Range:
     """The scores worth looking at: all but far outliers (Tukey's fences), and every step with its band.
 
-    A few experiments that went badly wrong must not squeeze the rest into a line; the fence on the better side is wider.
+    A few that went badly wrong must not squeeze the rest into a line. The fence on the better side is wider.
     """
     ordered = sorted(scores)
     first, third = ordered[len(ordered) // 4], ordered[(3 * len(ordered)) // 4]
@@ -82,44 +89,59 @@ def _number_range(count: int) -> Range:
     return Range(1 - margin, max(count, 8) + margin)
 
 
-def _labels(steps: Sequence[Step], numbers: Range, shown: Range, minimize: bool) -> list[dict[str, Any]]:
+def _labels(
+    steps: Sequence[Step], scores: Sequence[float | None], numbers: Range, shown: Range, minimize: bool
+) -> list[dict[str, Any]]:
     """What the last winners were, written where there is room for it."""
-    height = HEIGHT * (1 - STRIP)
+    height = HEIGHT * (1 - STRIP - GAP)
 
     def pixel(number: float, score: float) -> tuple[float, float]:
         across = (number - numbers.low) / (numbers.high - numbers.low)
         return WIDTH * across, height * (shown.high - score) / (shown.high - shown.low)
 
     points = [pixel(step.number, step.score) for step in steps]
-    texts = [shorten(step.description, 46) for step in steps]
-    obstacles = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in points]
-    for (x, y), (next_x, next_y) in pairwise([*points, (WIDTH, points[-1][1] if points else 0.0)]):
-        obstacles += [Box(x, y - 2, next_x, y + 2), Box(next_x - 2, min(y, next_y), next_x + 2, max(y, next_y))]
-    area = Box(0, 0, WIDTH, height)
-    first = max(len(steps) - LABELLED, 0)
-    labels = place(points[first:], texts[first:], obstacles, area, down=minimize)
+    end = (WIDTH, points[-1][1]) if points else (0.0, 0.0)
+    hard = [_around(point, 6) for point in points]
+    for (x, y), (next_x, next_y) in pairwise([*points, end]):
+        hard += [Box(x, y - 2, next_x, y + 2), Box(next_x - 2, min(y, next_y), next_x + 2, max(y, next_y))]
+    few = enumerate(scores if len(scores) <= MANY else (), 1)
+    soft = [_around(pixel(number, score), 4) for number, score in few if score is not None]
+
+    last = steps[-LABELLED:]
+    labels = place(
+        points[-LABELLED:], [shorten(step.description, NAMED) for step in last], hard, soft, (WIDTH, height), minimize
+    )
     return [
         {
-            "x": steps[first + label.index].number,
-            "y": steps[first + label.index].score,
-            "text": plain(steps[first + label.index].description, 46),
+            "x": step.number,
+            "y": step.score,
+            "text": plain(step.description, NAMED),
             "xanchor": "right" if label.leftwards else "left",
             "yanchor": "middle",
-            "xshift": label.x,
-            "yshift": -label.y,
-            "showarrow": False,
-            "font": {"size": 11.5, "color": KEPT if steps[first + label.index].decision else PALE},
+            "ax": label.x,
+            "ay": label.y,
+            "arrowhead": 0,
+            "arrowwidth": 0.8,
+            "arrowcolor": GRID if label.y == 0 else LEADER,
+            "standoff": 6,
+            "font": {"size": 11.5, "color": KEPT if step.decision else PALE},
             "bgcolor": "rgba(255,255,255,0.72)",
             "borderpad": 1,
         }
         for label in labels
+        for step in (last[label.index],)
     ]
 
 
+def _around(point: tuple[float, float], reach: float) -> Box:
+    x, y = point
+    return Box(x - reach, y - reach, x + reach, y + reach)
+
+
 def _nothing_yet(planned: int) -> dict[str, Any]:
-    waiting = f"{planned:,} experiments are planned or running" if planned else "the first wave has not been planned"
+    expected = f"the first of {planned:,} planned experiments" if planned else "the experiments of the first wave"
     return {
-        "text": f"<b>No score yet</b><br>{waiting}; their scores will appear here",
+        "text": f"<b>No score yet</b><br>this picture begins with {expected}",
         "x": 0.5,
         "y": 0.5,
         "xref": "paper",
@@ -130,20 +152,33 @@ def _nothing_yet(planned: int) -> dict[str, Any]:
 
 
 def _layout(metric: str, minimize: bool, numbers: Range, shown: Range) -> dict[str, Any]:
-    quiet = {"zeroline": False, "showline": False, "tickfont": {"color": PALE}, "title": {"font": {"color": PALE}}}
+    quiet = {"zeroline": False, "showline": False, "tickfont": {"color": PALE}}
     goal = "lower" if minimize else "higher"
     return {
         "template": "none",
         "paper_bgcolor": "#ffffff",
         "plot_bgcolor": "#ffffff",
         "font": {"family": FONT, "size": 13, "color": INK},
-        "margin": {"l": 84, "r": 28, "t": 44, "b": 56},
+        "margin": {"l": 84, "r": 44, "t": 44, "b": 56},
+        "modebar": {"orientation": "v"},
         "hovermode": "closest",
-        "hoverlabel": {"align": "left", "bgcolor": "#ffffff", "bordercolor": "#d0d7de", "font": {"color": INK}},
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
+        "hoverlabel": {
+            "align": "left",
+            "bgcolor": "#ffffff",
+            "bordercolor": "#d0d7de",
+            "font": {"family": FONT, "color": INK},
+        },
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1.02,
+            "yanchor": "bottom",
+            "itemsizing": "constant",
+        },
         "xaxis": quiet
         | {
-            "title": {"text": "experiment, in the order planned", "font": {"color": PALE}},
+            "title": {"text": "experiment, in the order planned", "font": {"size": 13, "color": PALE}},
             "range": numbers,
             "anchor": "y2",
             "showgrid": False,
@@ -151,9 +186,9 @@ def _layout(metric: str, minimize: bool, numbers: Range, shown: Range) -> dict[s
         },
         "yaxis": quiet
         | {
-            "title": {"text": f"{plain(metric, 40)} ({goal} is better)", "font": {"color": PALE}},
+            "title": {"text": f"{plain(metric, 40)} ({goal} is better)", "font": {"size": 13, "color": PALE}},
             "range": shown,
-            "domain": (STRIP, 1),
+            "domain": (STRIP + GAP, 1),
             "gridcolor": GRID,
         },
         # The strip of failures: a place for marks, not a scale.
@@ -166,5 +201,4 @@ def _layout(metric: str, minimize: bool, numbers: Range, shown: Range) -> dict[s
             "ticktext": ("failed",),
             "showgrid": False,
         },
-        "annotations": [],
     }

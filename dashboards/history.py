@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import fmean
 from typing import Any
 
@@ -38,11 +39,9 @@ class Step:
 
 
 def score_of(row: Row, metric: str) -> float | None:
-    """The row's score by `metric`; None where there is none."""
-    if row["status"] != "done":
-        return None
-    score: float | None = row["metrics"].get(metric)
-    return score
+    """The row's score by `metric`; None where there is none that can be drawn."""
+    score: float | None = row["metrics"].get(metric) if row["status"] == "done" else None
+    return score if score is not None and isfinite(score) else None
 
 
 def history(

@@ -41,24 +41,32 @@ class Label:
 
 
 def place(
-    points: Sequence[tuple[float, float]], texts: Sequence[str], obstacles: Sequence[Box], area: Box, down: bool
+    points: Sequence[tuple[float, float]],
+    texts: Sequence[str],
+    hard: Sequence[Box],
+    soft: Sequence[Box],
+    size: tuple[float, float],
+    down: bool,
 ) -> list[Label]:
-    """Labels for those of `points` that have room for their text, preferring the last of them.
+    """Labels for those of `points` that have room for their text in an area of `size`, preferring the last of them.
 
-    `down` says on which side of the points there is most room: below them, or above.
+    A label never covers a `hard` obstacle; it moves away a little to cover fewer `soft` ones. `down` says on which side
+    of the points there is most room: below them, or above.
     """
-    taken = list(obstacles)
+    width, height = size
+    taken = list(hard)
     labels = []
     for index in reversed(range(len(points))):
-        for label in _choices(index, down):
+        free: list[tuple[int, int, Label, Box]] = []
+        for order, label in enumerate(_choices(index, down)):
             box = _box(label, points[index], texts[index])
-            inside = (
-                box.left >= area.left and box.right <= area.right and box.top >= area.top and box.bottom <= area.bottom
-            )
+            inside = box.left >= 0 and box.right <= width and box.top >= 0 and box.bottom <= height
             if inside and not any(box.meets(other) for other in taken):
-                taken.append(box)
-                labels.append(label)
-                break
+                free.append((order + 2 * sum(box.meets(mark) for mark in soft), order, label, box))
+        if free:
+            *_, label, box = min(free)
+            taken.append(box)
+            labels.append(label)
     return labels
 
 
@@ -66,10 +74,10 @@ def _choices(index: int, down: bool) -> Iterator[Label]:
     """Places to try for a label, the nearest first."""
     sign = 1 if down else -1
     yield Label(index, -GAP, 0.0, leftwards=True)
-    for row in range(1, 7):
+    for row in range(1, 4):
         for leftwards in (True, False):
             yield Label(index, -GAP if leftwards else GAP, sign * row * LINE_HEIGHT, leftwards)
-    for row in range(1, 4):
+    for row in range(1, 3):
         yield Label(index, GAP, -sign * row * LINE_HEIGHT, leftwards=False)
 
 

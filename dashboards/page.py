@@ -32,7 +32,8 @@ const figure = JSON.parse(document.getElementById("figure").textContent);
 for (const trace of figure.data)
   if (trace.customdata) trace.customdata = trace.customdata.map(texts => texts.map(index => figure.texts[index]));
 Plotly.newPlot("plot", figure.data, figure.layout, {
-  responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"],
+  responsive: true, displaylogo: false,
+  modeBarButtons: [["zoom2d", "pan2d", "autoScale2d", "resetScale2d", "toImage"]],
 });
 """
 
@@ -40,9 +41,9 @@ _STYLE = """
 body { margin: 0 auto; padding: 28px 32px 40px; min-width: 1080px; max-width: 1600px; background: #fff; color: #24292f;
        font: 15px/1.55 system-ui, -apple-system, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif; }
 h1 { margin: 0 0 4px; font-size: 22px; font-weight: 600; }
-p { margin: 0; max-width: 108ch; overflow-wrap: anywhere; }
-#plot { height: max(590px, calc(100vh - 250px)); margin: 12px 0 10px; }
-.caption { font-size: 13px; color: #6e7781; }
+p { margin: 0; max-width: 128ch; overflow-wrap: anywhere; }
+#plot { height: max(560px, calc(100vh - 290px)); margin: 12px 0 10px; }
+.caption { max-width: 168ch; font-size: 13px; color: #6e7781; }
 """
 
 _PAGE = """<!DOCTYPE html>
@@ -124,7 +125,8 @@ def _intern(traces: Sequence[dict[str, Any]]) -> list[str]:
     texts: dict[str, int] = {}
     for trace in traces:
         if "customdata" in trace:
-            trace["customdata"] = [[texts.setdefault(text, len(texts)) for text in row] for row in trace["customdata"]]
+            rows = trace["customdata"].tolist()
+            trace["customdata"] = [[texts.setdefault(text, len(texts)) for text in row] for row in rows]
     return list(texts)
 
 

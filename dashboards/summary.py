@@ -13,11 +13,16 @@ from dashboards.text import shorten
 
 def summary(study: Study, rows: Sequence[Row], steps: Sequence[Step]) -> str:
     """The study, its experiments, what was kept, and the best with its interval."""
+    if not rows:
+        return f"No experiment has been planned yet on branch {shorten(study.branch, 80)}."
     counts = Counter(row["status"] for row in rows)
-    done, open_ = counts["done"], counts["queued"] + counts["running"]
+    done, waiting = counts["done"], counts["queued"] + counts["running"]
+    failed = len(rows) - done - waiting
+    also = [f"{number:,} {what}" for number, what in ((failed, "failed"), (waiting, "not ended yet")) if number]
     parts = [
-        f"Study {shorten(study.tag, 60)} on branch {shorten(study.branch, 80)}: {_count(len(rows), 'experiment')},"
-        f" of which {done:,} gave a score, {len(rows) - done - open_:,} failed and {open_:,} have not ended."
+        f"{_count(len(rows), 'experiment')} on branch {shorten(study.branch, 80)}: "
+        + ", ".join([f"{done:,} with a score", *also])
+        + "."
     ]
     winners = [step for step in steps if step.decision]
     if not winners:
@@ -28,7 +33,7 @@ def summary(study: Study, rows: Sequence[Row], steps: Sequence[Step]) -> str:
     best = winners[-1]
     parts.append(
         f"{_count(len(winners), 'candidate')} kept. The best, {best.candidate} ({shorten(best.description, 90)}),"
-        f" has a {shorten(study.metric, 40)} of {best.score:.4f} on {_place(best)}{_interval(best)}."
+        f" reaches {shorten(study.metric, 40)} {best.score:.4f} on {_place(best)}{_interval(best)}."
     )
     first = steps[0]
     if first.decision is None and first.accelerator == best.accelerator:
@@ -39,11 +44,10 @@ def summary(study: Study, rows: Sequence[Row], steps: Sequence[Step]) -> str:
 def caption(study: Study, rows: Sequence[Row], steps: Sequence[Step]) -> str:
     """What the marks mean, how the band was computed, and what lies outside the picture."""
     parts = [
-        "Every mark is one experiment: open grey where it screened, filled where it confirmed (in a very large study"
-        " screening marks are small and filled, too); its shape says on which accelerator it ran. Crosses on the strip"
-        " below failed: they have no score. The white point is the baseline; a green one is a candidate that was kept,"
-        " at the mean of the runs that confirmed it and at the last of these; the line is the best so far."
-        " Screening scores never move it, so it may well lie among better ones: they were chosen for being good.",
+        "Every grey mark is one experiment: light and open where it screened, dark and filled where it confirmed, its"
+        " shape the accelerator. Crosses on the strip below failed and have no score. A green point is a kept"
+        " candidate, at the mean of the runs that confirmed it; the line is the best so far. Screening scores never"
+        " move it: the best of many was partly lucky."
     ]
     noises = {step.accelerator: step.noise for step in steps if step.noise}
     if noises:
@@ -52,8 +56,8 @@ def caption(study: Study, rows: Sequence[Row], steps: Sequence[Step]) -> str:
             for name, noise in noises.items()
         )
         parts.append(
-            f"The band is ± one standard deviation of a single run, {sizes}: the spread of repeated runs of one"
-            " incumbent (controls and confirmations) around their own mean, pooled over all incumbents."
+            f"The band is ± one standard deviation of a single run, {sizes}: how far repeated runs of an incumbent"
+            " (its controls and confirmations) lie from their mean, pooled over all incumbents."
         )
     if len({step.accelerator for step in steps}) > 1:
         parts.append("The line joins scores from several accelerators, whose levels can't be compared.")
@@ -62,7 +66,7 @@ def caption(study: Study, rows: Sequence[Row], steps: Sequence[Step]) -> str:
         shown = value_range(scores, steps, study.minimize)
         hidden = sum(not shown.low <= score <= shown.high for score in scores)
         if hidden:
-            parts.append(f"{_count(hidden, 'score')} outside the axis: double-click the picture to see all.")
+            parts.append(f"Outside the axis: {_count(hidden, 'score')}; double-click the picture to see all.")
     return " ".join(parts)
 
 
@@ -70,7 +74,10 @@ def _interval(step: Step) -> str:
     decision = step.decision
     if decision is None or decision.change is None or decision.low is None or decision.high is None:
         return ""
-    return f", a change of {decision.change:+.4f} [{decision.low:+.4f}, {decision.high:+.4f}] from its predecessor"
+    change, low, high = (
+        f"{number:+.4f}".replace("-", "−") for number in (decision.change, decision.low, decision.high)
+    )
+    return f", a change of {change} [{low}, {high}] from its predecessor"
 
 
 def _place(step: Step) -> str:

@@ -7,6 +7,7 @@ which reads `<b>`, `<a href>` and entities in every label. Both undo the escapin
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from html import escape
 from textwrap import wrap
 from typing import Any
@@ -23,8 +24,11 @@ def shorten(text: str, limit: int) -> str:
     if not head.isprintable():
         head = "".join(character if character.isprintable() else " " for character in head)
     line = " ".join(head.split())
-    cut = len(line) > limit or len(text) > len(head)
-    return f"{line[: limit - 1].rstrip()}…" if cut else line
+    if len(line) <= limit and len(text) == len(head):
+        return line
+    kept = line[: limit - 1]
+    word = kept.rfind(" ")
+    return f"{kept[: word if word > 0.75 * limit else limit].rstrip(' ,;:.')}…"
 
 
 def plain(text: str, limit: int) -> str:
@@ -32,9 +36,12 @@ def plain(text: str, limit: int) -> str:
     return escape(shorten(text, limit), quote=False)
 
 
+@lru_cache(maxsize=1024)
 def paragraph(text: str, limit: int, width: int = 72) -> str:
     """`text` shortened, broken into lines of `width` characters and escaped, for a plotly hover box."""
-    return "<br>".join(escape(line, quote=False) for line in wrap(shorten(text, limit), width))
+    line = shorten(text, limit)
+    lines = wrap(line, width) if len(line) > width else (line,)
+    return "<br>".join(escape(one, quote=False) for one in lines)
 
 
 def knob_list(knobs: Mapping[str, Any]) -> str:

@@ -66,8 +66,8 @@ TINY = Profile(
         "ASPECT_RATIO": 32,
         "HEAD_DIM": 32,
         "WINDOW_PATTERN": "SL",
-        "TOTAL_BATCH_SIZE": 2**9,
-        "DEVICE_BATCH_SIZE": 8,
+        "TOTAL_BATCH_SIZE": 2**10,
+        "DEVICE_BATCH_SIZE": 16,
     },
 )
 

@@ -65,7 +65,9 @@ def fit(knob: str, current: Value, value: Value) -> Value:
     """
     fitted = _fitted(current, value)
     if not is_literal(fitted) or (fitted is None and current is not None):
-        raise UserError(f"{knob} cannot be {_shown(value)}: give it {_kind(current)}, such as the present {current!r}")
+        raise UserError(
+            f"{knob} cannot be {_shown(value)}: give it {_kind(current)}, such as the present {_shown(current)}"
+        )
     return fitted
 
 

@@ -39,6 +39,7 @@ class Result:
     reason: str
     hashes: Mapping[str, str]
     budget: str
+    self_reported: bool
 
 
 def tags(journal: Journal) -> list[str]:
@@ -121,7 +122,8 @@ def results_of(journal: Journal, tag: str, *, wave: str | None = None, name: str
     """Experiments with their results in planned order: all, those of one wave, or the one called `name`."""
     query = (
         "SELECT experiment, wave, candidate, role, tier, seed, replicate, status, score, accelerator, cluster,"
-        " attempts, reason, hashes, budget FROM experiments WHERE study = ?"
+        " attempts, reason, hashes, budget, self_reported"
+        " FROM experiments WHERE study = ?"
     )
     arguments = [tag]
     for column, value in (("wave", wave), ("experiment", name)):
@@ -139,6 +141,7 @@ def results_of(journal: Journal, tag: str, *, wave: str | None = None, name: str
             reason=row[12],
             hashes=json.loads(row[13]),
             budget=row[14],
+            self_reported=bool(row[15]),
         )
         for row in journal.db.execute(f"{query} ORDER BY number", arguments)
     ]
@@ -173,6 +176,12 @@ def decisions(journal: Journal, tag: str, *, wave: str | None = None) -> list[De
             fields[name] = tuple(fields[name])
         found.append(Decision(**fields))
     return found
+
+
+def decided_at(journal: Journal, tag: str, wave: str) -> float:
+    """When `wave` was decided, in Unix seconds."""
+    query = "SELECT max(at) FROM decisions WHERE study = ? AND wave = ?"
+    return float(journal.db.execute(query, (tag, wave)).fetchone()[0])
 
 
 def hypotheses(journal: Journal, tag: str, *, wave: str | None = None) -> dict[str, tuple[str, str]]:

@@ -6,8 +6,9 @@ history, so a proposer that was restarted knows what it knew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from controller.proposers.protocol import PastWave
 from controller.records import Factor, Knobs, Value
@@ -27,11 +28,11 @@ class Lesson:
     step: float
 
 
-def learn(history: Sequence[PastWave], present: Knobs, *, minimize: bool) -> dict[str, Lesson]:
+def learn(history: Sequence[PastWave], present: Knobs, *, minimize: bool, min_effect: float) -> dict[str, Lesson]:
     """A lesson for every number among the present knobs that was varied, from all waves in their order.
 
-    A step is halved whenever a wave could have taken it and did not: then the best value lies nearer. It is kept while
-    the incumbent moves with it.
+    An effect counts if its interval excludes 0 and it is at least `min_effect`. A step is halved when a wave offered it
+    and the score spoke against it or said nothing: then the best value lies nearer.
     """
     noise = pooled([wave.controls for wave in history])
     lessons: dict[str, Lesson] = {}
@@ -44,24 +45,24 @@ def learn(history: Sequence[PastWave], present: Knobs, *, minimize: bool) -> dic
                 continue
             before = lessons.get(factor.knob, Lesson(0, 0.0, 1.0))
             slope = slopes.get(factor.knob, 0.0)
-            direction, gain = (slope > 0) - (slope < 0), abs(slope)
-            if after != base:
-                lessons[factor.knob] = Lesson(1 if after > base else -1, gain or before.gain, before.step)
-            elif len(factor.levels) > 1:  # one level beside the incumbent's is part of a larger change: it shows nothing
-                stands = direction and base not in factor.levels
-                lessons[factor.knob] = Lesson(direction, gain, before.step if stands else before.step / 2)
+            direction = _sign(slope) if abs(slope) >= min_effect else 0
+            if direction:
+                better = [level for level in factor.levels if _is_number(level) and _sign(level - base) == direction]
+                lessons[factor.knob] = Lesson(direction, abs(slope), before.step if better else before.step / 2)
+            elif len(factor.levels) > 1 and not (before.direction and _sign(after - base) == before.direction):
+                # One level beside the incumbent's is part of a larger change, which shows nothing of this knob.
+                lessons[factor.knob] = Lesson(0, 0.0, before.step / 2)
     return lessons
 
 
-def hopeless(history: Sequence[PastWave]) -> dict[str, set[str]]:
-    """For each knob the levels, as source text, with which at least two cells were tried and none ever scored."""
-    scores: dict[tuple[str, str], list[float | None]] = {}
+def hopeless(history: Sequence[PastWave]) -> frozenset[tuple[str, str]]:
+    """Knobs with values, as source text, that at least two cells tried and none survived."""
+    survived: dict[tuple[str, str], list[bool]] = {}
     for wave in history:
         for cell in wave.cells:
-            for knob, value in (wave.base | dict(cell.knobs)).items() if isinstance(wave.base, dict) else cell.knobs.items():
-                scores.setdefault((knob, repr(value)), []).append(cell.score)
-    found: dict[str, set[str]] = {}
-    return found
+            for knob, value in cell.knobs.items():
+                survived.setdefault((knob, repr(value)), []).append(cell.score is not None)
+    return frozenset(level for level, found in survived.items() if len(found) > 1 and not any(found))
 
 
 def _after(later: Sequence[PastWave], knob: str, present: Knobs) -> Value:
@@ -81,3 +82,35 @@ def _slopes(wave: PastWave, noise: Noise | None, *, minimize: bool) -> dict[str,
         if slope and abs(slope) > abs(slopes.get(effect.term.knobs[0], 0.0)):
             slopes[effect.term.knobs[0]] = slope
     return slopes
+
+
+def _slope(effect: Effect, base: Knobs, *, minimize: bool) -> float:
+    """An effect as improvement per step up, where it is that of one number and resolved; else 0."""
+    knob, levels = effect.term.knobs[0], effect.term.levels
+    at, unresolved = base[knob], effect.low is not None and effect.high is not None and effect.low <= 0 <= effect.high
+    if unresolved or not _is_number(at):
+        return 0.0
+    better = -effect.estimate if minimize else effect.estimate
+    match levels:
+        case (int() | float() as low, int() | float() as high):
+            return better / 2 if low < at < high else better
+        case (int() | float() as level,) if better > 0:
+            return better * _sign(level - at)
+        case _:
+            return 0.0
+
+
+def _merged(factors: Sequence[Factor]) -> list[Factor]:
+    """Each knob once, with all its levels: two proposals of a wave may vary the same knob."""
+    levels: dict[str, dict[str, Value]] = {}
+    for factor in factors:
+        levels.setdefault(factor.knob, {}).update({repr(level): level for level in factor.levels})
+    return [Factor(knob, tuple(found.values())) for knob, found in levels.items()]
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
+
+
+def _is_number(value: Value) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -42,7 +42,8 @@ class Person:
 
 def _checked(factor: Factor, source: str) -> Factor:
     """The factor with its levels as the file would hold them: for a knob that holds a float, 1 is 1.0."""
-    set_knobs(source, {factor.knob: level for level in factor.levels})  # knows which names to suggest instead
+    for level in factor.levels:
+        set_knobs(source, {factor.knob: level})  # knows what to suggest instead of a wrong name or value
     current = read_knobs(source)[factor.knob]
     levels = [fit(factor.knob, current, level) for level in factor.levels]
     return Factor(factor.knob, tuple({repr(level): level for level in levels}.values()))

@@ -38,7 +38,7 @@ def _int_moved(value: int, steps: float) -> int | None:
         doublings = int(steps)
         return value << doublings if doublings >= 0 else max(value >> -doublings, 1)
     if value >= LARGE:
-        return max(round(value * GROWTH**steps), 1)
+        return max(round(value * float(GROWTH**steps)), 1)
     step = steps * max(value // 4, 1)
     change = int(copysign(int(abs(step) + 0.5), step)) if abs(step) >= 1 else 0
     return max(value + change, 1) if value else max(change, 0)

@@ -1,0 +1,52 @@
+"""What a study has learnt so far, as its proposers and its later confirmations may see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from controller.journal import reading
+from controller.promotion import Block, blocks
+from controller.proposers.protocol import Observation, PastWave
+from controller.records import Factor, Role, Tier, Wave
+from controller.study import Study
+
+
+def earlier_blocks(study: Study, wave: Wave) -> list[Block]:
+    """The confirmation blocks of the study's waves before `wave`."""
+    found: list[Block] = []
+    for name in reading.waves(study.journal, study.tag):
+        before = reading.wave(study.journal, study.tag, name)
+        if before.number < wave.number:
+            found += blocks(reading.results_of(study.journal, study.tag, wave=name), before.incumbent)
+    return found
+
+
+def history(study: Study) -> tuple[PastWave, ...]:
+    """The study's ended waves as a proposer may see them."""
+    past = []
+    for name in reading.waves(study.journal, study.tag):
+        wave = reading.wave(study.journal, study.tag, name)
+        cells: dict[str, list[float | None]] = {}
+        controls: list[float] = []
+        for result in reading.results_of(study.journal, study.tag, wave=name):
+            if result.experiment.tier is not Tier.SCREENING:
+                continue
+            if result.experiment.role is Role.CELL:
+                cells.setdefault(result.experiment.candidate, []).append(result.score)
+            elif result.score is not None:
+                controls.append(result.score)
+        observations = tuple(
+            Observation({**wave.base, **reading.candidate(study.journal, study.tag, candidate).knobs}, _mean(scores))
+            for candidate, scores in cells.items()
+        )
+        factors = tuple(
+            Factor(knob, tuple(dict.fromkeys(cell.knobs[knob] for cell in observations))) for knob in wave.base
+        )
+        kept = any(row[0] == name for row in reading.kept(study.journal, study.tag))
+        past.append(PastWave(wave.id, factors, wave.base, observations, tuple(controls), kept))
+    return tuple(past)
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if known and len(known) == len(scores) else None

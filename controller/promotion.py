@@ -1,0 +1,166 @@
+"""From screening to confirmation to a decision. Pure: results in, promotions and decisions out.
+
+A screening score never enters the estimate that confirms: confirmation has fresh seeds, its own controls beside it, and
+compares only runs on the same accelerator.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from controller.journal.reading import Result
+from controller.records import Decision, Role, Tier, Verdict
+from controller.stats import Comparison, Noise, combine, compare, pooled, prediction_interval, residual, verdict
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The confirmation of one wave on one accelerator: scores by arm and seed, the control's arm among them."""
+
+    accelerator: str
+    control: str
+    scores: Mapping[str, Mapping[int, float]]
+
+    def layout(self) -> list[list[float]]:
+        """Arms × seeds, as far as every arm of it has every seed; what it spreads beyond additivity is noise."""
+        seeds = sorted(self.scores.get(self.control, {}))
+        arms = [[scores[seed] for seed in seeds] for scores in self.scores.values() if all(s in scores for s in seeds)]
+        return arms if len(arms) > 1 else []
+
+
+def promoted(results: Iterable[Result], incumbent: str, minimize: bool, most: int) -> list[str]:
+    """The candidates whose mean screening score beats the concurrent controls', best first, at most `most`.
+
+    Cells are compared with controls on their own accelerator; a candidate that failed anywhere is out.
+    """
+    cells: dict[str, list[Result]] = defaultdict(list)
+    controls: dict[str | None, list[float]] = defaultdict(list)
+    for result in results:
+        if result.experiment.tier is not Tier.SCREENING:
+            continue
+        if result.experiment.candidate != incumbent:
+            cells[result.experiment.candidate].append(result)
+        elif result.score is not None:
+            controls[result.accelerator].append(result.score)
+    sign = 1 if minimize else -1
+    changes = {}
+    for candidate, runs in cells.items():
+        paired = [(run.score, controls[run.accelerator]) for run in runs]
+        if all(score is not None and beside for score, beside in paired):
+            changes[candidate] = sign * fmean(score - fmean(beside) for score, beside in paired if score is not None)
+    better = sorted((change, candidate) for candidate, change in changes.items() if change < 0)
+    return [candidate for _, candidate in better[:most]]
+
+
+def blocks(results: Iterable[Result], incumbent: str) -> list[Block]:
+    """The confirmation results of one wave, one block for each accelerator they ran on."""
+    found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for result in results:
+        experiment = result.experiment
+        if experiment.tier is Tier.CONFIRMATION and result.score is not None and result.accelerator:
+            found[result.accelerator][experiment.candidate][experiment.seed] = result.score
+    return [Block(accelerator, incumbent, scores) for accelerator, scores in found.items()]
+
+
+def noise_of(blocks: Iterable[Block], accelerator: str) -> Noise | None:
+    """The sd of one run about its arm's and its seed's effect, pooled over all confirmations on `accelerator`."""
+    return combine(
+        *(residual(block.layout()) for block in blocks if block.accelerator == accelerator and block.layout())
+    )
+
+
+def replicate_noise(blocks: Iterable[Block], accelerator: str) -> Noise | None:
+    """The sd of one candidate's scores over seeds, pooled over all arms of all confirmations on `accelerator`."""
+    arms = [list(arm.values()) for block in blocks if block.accelerator == accelerator for arm in block.scores.values()]
+    return pooled(arms)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a decision is made by: the metric and its direction, the least effect worth keeping, names for sentences."""
+
+    metric: str
+    minimize: bool
+    min_effect: float
+    names: Mapping[str, str]
+
+
+def decide(
+    wave: str, results: Sequence[Result], earlier: Sequence[Block], incumbent: str, rules: Rules
+) -> list[Decision]:
+    """One decision for each candidate that was confirmed, best first; at most one of them is a keep.
+
+    `results` are the wave's, `earlier` the blocks of the study's other confirmations, from which noise is pooled.
+    """
+    runs = [result for result in results if result.experiment.role is Role.CONFIRMATION]
+    arms = sorted({run.experiment.candidate for run in runs})
+    failures = {run.experiment.candidate: run for run in runs if run.score is None}
+    here = blocks(results, incumbent)
+    decisions = []
+    for candidate in arms:
+        if candidate in failures:
+            decisions.append(_failed(wave, failures[candidate], rules))
+        else:
+            # A candidate that ran on several accelerators is judged where it has most pairs.
+            judged = [_judged(wave, candidate, block, [*earlier, *here], len(arms), rules) for block in here]
+            decisions.append(max(judged, key=lambda decision: len(decision.seeds)))
+    sign = 1 if rules.minimize else -1
+    decisions.sort(key=lambda decision: sign * decision.change if decision.change is not None else float("inf"))
+    keeps = [decision for decision in decisions if decision.verdict is Verdict.KEEP]
+    return [_beaten(decision, keeps[0]) if decision in keeps[1:] else decision for decision in decisions]
+
+
+def reproduction_interval(decision: Decision, noise: Noise | None) -> tuple[float, float]:
+    """Where the mean of as many new runs of a kept candidate should fall, with whatever seeds."""
+    if noise is None:
+        return (min(decision.scores), max(decision.scores))
+    return prediction_interval(decision.scores, noise, len(decision.scores), CONFIDENCE)
+
+
+def _judged(wave: str, candidate: str, block: Block, known: Sequence[Block], arms: int, rules: Rules) -> Decision:
+    mine, control = block.scores.get(candidate, {}), block.scores.get(block.control, {})
+    seeds = tuple(sorted(mine.keys() & control.keys()))
+    scores, beside = tuple(mine[seed] for seed in seeds), tuple(control[seed] for seed in seeds)
+    compared = compare(scores, beside, noise_of(known, block.accelerator), arms, CONFIDENCE)
+    decided = verdict(compared, rules.min_effect, minimize=rules.minimize)
+    name = rules.names[candidate]
+    if compared.change is None:
+        said = f"{decided} {name}: no run of it has a control with the same seed beside it"
+    else:
+        said = f"{decided} {name}: {rules.metric} {fmean(beside):.6f} → {fmean(scores):.6f}, {_change(compared)}"
+        said += f", {len(seeds)} paired seeds on {block.accelerator}"
+    return Decision(
+        wave=wave,
+        candidate=candidate,
+        verdict=decided,
+        change=compared.change,
+        low=compared.low,
+        high=compared.high,
+        sentence=said,
+        seeds=seeds,
+        scores=scores,
+        control_scores=beside,
+        accelerator=block.accelerator,
+    )
+
+
+def _change(compared: Comparison) -> str:
+    if compared.low is None or compared.high is None:
+        return f"change {compared.change:+.6f} with no interval (two seeds or more give one)"
+    return f"change {compared.change:+.6f} (95% interval {compared.low:+.6f} to {compared.high:+.6f})"
+
+
+def _failed(wave: str, run: Result, rules: Rules) -> Decision:
+    name = rules.names[run.experiment.candidate]
+    sentence = f"discard {name}: {run.status} in confirmation ({run.reason})"
+    return Decision(wave, run.experiment.candidate, Verdict.DISCARD, None, None, None, sentence)
+
+
+def _beaten(decision: Decision, by: Decision) -> Decision:
+    sentence = f"discard{decision.sentence.removeprefix('keep')}; {by.candidate} is better still"
+    return replace(decision, verdict=Verdict.DISCARD, sentence=sentence)

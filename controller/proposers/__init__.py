@@ -1,0 +1,7 @@
+"""Who has ideas: one protocol, one file a proposer."""
+
+from controller.proposers.doe import Doe
+from controller.proposers.person import Person
+from controller.proposers.protocol import Context, Observation, PastWave, Proposer
+
+__all__ = ["Context", "Doe", "Observation", "PastWave", "Person", "Proposer"]

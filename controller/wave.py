@@ -1,0 +1,253 @@
+"""One wave, from proposals to its end: designed, screened, confirmed, decided, committed.
+
+Every step begins from what the journal says and ends with one event, so that a wave cut off anywhere goes on from
+there: `finish` does the same for a new wave and for one that an earlier controller left.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from controller import designs
+from controller.backends import Bundle
+from controller.bundles import Bundler
+from controller.clock import Clock
+from controller.edits import model_digest, read_knobs, refusal, set_knobs
+from controller.history import earlier_blocks, history
+from controller.journal import ConfirmationPlanned, Refusal, WaveDecided, WaveDesigned, WaveEnded, reading
+from controller.keep import commit_winner
+from controller.promotion import Rules, blocks, decide, promoted
+from controller.proposers.protocol import Context, Proposer
+from controller.records import (
+    Candidate,
+    Experiment,
+    Knobs,
+    NothingRan,
+    Proposal,
+    Role,
+    Tier,
+    Value,
+    Verdict,
+    Wave,
+)
+from controller.scheduler import Scheduler
+from controller.study import Study
+
+SEEDS_PER_WAVE = 1000
+FIRST_CONFIRMATION_SEED = 501
+"""Within a wave's seeds: screening counts from 1, confirmation from here, so that no seed serves both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a wave is to be: asked for by `asked` (by which a resumed command knows its own), from `seed`."""
+
+    asked: Mapping[str, Value]
+    seed: int
+    clusters: int
+    room: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One combination of factor levels: the knobs in which it differs from the incumbent, and the whole file."""
+
+    proposal: str
+    knobs: Knobs
+    source: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """A wave on paper: nothing of it is in git or the journal yet."""
+
+    proposals: Mapping[str, Proposal]
+    cells: tuple[Cell, ...]
+    refusals: tuple[Refusal, ...]
+    base: Knobs
+
+
+async def design(study: Study, proposer: Proposer, request: Request) -> Design:
+    """Ask `proposer` for proposals and combine their levels into cells; what must not run is refused with its reason.
+
+    Raises NothingRan where nothing is left to try.
+    """
+    source = study.workspace.source(study.tip)
+    incumbent = read_knobs(source)
+    tried = reading.known_models(study.journal, study.tag)
+    context = Context(
+        source=source,
+        minimize=study.now.minimize,
+        min_effect=study.workspace.settings.min_effect,
+        models=tried,
+        history=history(study),
+        seed=request.seed,
+    )
+    proposals = await proposer.propose(context, request.room)
+    first = reading.totals(study.journal, study.tag)["proposals"] + 1
+    named = {f"p{number:04d}": proposal for number, proposal in enumerate(proposals, first)}
+    cells: list[Cell] = []
+    refusals: list[Refusal] = []
+    models = dict(tried)
+    for name, proposal in named.items():
+        for cell, reason in _cells_of(name, proposal, source, incumbent, models):
+            if reason is None:
+                models[cell.model] = "another cell of this wave"
+                cells.append(cell)
+            elif cell.model != model_digest(source):  # the cell that is the incumbent runs as its control
+                refusals.append(Refusal(f"{proposal.name}: {describe(cell.knobs)}", proposal.hypothesis, reason))
+    if not cells:
+        why = f": {refusals[0].reason}" if refusals else ""
+        raise NothingRan(f"{proposer.name} proposed nothing that is new{why}")
+    factors = {factor.knob for proposal in proposals for factor in proposal.factors}
+    base = {knob: incumbent[knob] for knob in incumbent if knob in factors}
+    return Design(named, tuple(cells), tuple(refusals), base)
+
+
+def _cells_of(
+    name: str, proposal: Proposal, source: str, incumbent: Knobs, models: Mapping[str, str]
+) -> list[tuple[Cell, str | None]]:
+    edited = source if proposal.edit is None else proposal.edit
+    found = []
+    for levels in designs.cells(proposal.design, proposal.factors, incumbent):
+        text = set_knobs(edited, levels)
+        knobs = {knob: value for knob, value in read_knobs(text).items() if incumbent.get(knob) != value}
+        cell = Cell(name, knobs, text, model_digest(text))
+        found.append((cell, refusal(text, source, models)))
+    return found
+
+
+def begin(study: Study, proposer: Proposer, request: Request, designed: Design, clock: Clock) -> Wave:
+    """Make the candidates of a design and record the wave."""
+    settings, tag = study.workspace.settings, study.tag
+    totals = reading.totals(study.journal, tag)
+    number = totals["waves"] + 1
+    wave = Wave(
+        id=f"w{number:02d}",
+        number=number,
+        seed=request.seed,
+        incumbent=study.incumbent.id,
+        proposer=proposer.name,
+        request=request.asked,
+        base=designed.base,
+    )
+    candidates = []
+    for offset, cell in enumerate(designed.cells):
+        name = f"c{totals['candidates'] + offset:04d}"
+        proposal = designed.proposals[cell.proposal]
+        message = f"{name}: {describe(cell.knobs) or proposal.name}\n\n{proposal.hypothesis}\n"
+        edits = {study.workspace.edit: cell.source}
+        commit = study.workspace.repository.commit_edit(study.tip, edits, message, clock.now())
+        study.workspace.repository.point(f"refs/autoresearch/{tag}/{name}", commit)
+        candidates.append(Candidate(name, commit, study.tip, cell.knobs, cell.model, cell.proposal))
+    seeds = range(settings.seeds(Tier.SCREENING))
+    cells = [(candidate.id, Role.CELL, seed) for candidate in candidates for seed in seeds]
+    controls = [(wave.incumbent, Role.CONTROL, seed) for seed in range(designs.controls_for(len(cells)))]
+    rng = random.Random(f"{request.seed}:{wave.id}:order")
+    order = designs.arrange(cells, controls, request.clusters, rng)
+    first = totals["experiments"] + 1
+    experiments = tuple(
+        Experiment(f"e{first + place:04d}", wave.id, candidate, role, Tier.SCREENING, _seed(wave, 1 + seed), 1 + seed)
+        for place, (candidate, role, seed) in enumerate(order)
+    )
+    event = WaveDesigned(wave, designed.proposals, designed.refusals, tuple(candidates), experiments)
+    study.journal.record(tag, event)
+    return wave
+
+
+async def finish(study: Study, wave: Wave, scheduler: Scheduler, bundle: Bundler) -> None:
+    """Take `wave` from where it stands to its end. Raises NothingRan where its controls gave no score at all."""
+    while (unfinished := reading.unfinished_wave(study.journal, study.tag)) and unfinished[0].id == wave.id:
+        match unfinished[1]:
+            case "screening":
+                await _run_queued(study, wave, scheduler, bundle)
+                _plan_confirmation(study, wave)
+            case "confirming":
+                await _run_queued(study, wave, scheduler, bundle)
+                _decide(study, wave)
+            case _:
+                _end(study, wave)
+
+
+async def _run_queued(study: Study, wave: Wave, scheduler: Scheduler, bundle: Bundler) -> None:
+    results = reading.results_of(study.journal, study.tag, wave=wave.id)
+    queued = [result.experiment for result in results if result.status in ("queued", "running")]
+
+    def bundle_of(experiment: Experiment) -> Bundle:
+        candidate = reading.candidate(study.journal, study.tag, experiment.candidate)
+        return bundle(candidate.commit, experiment.seed)
+
+    await scheduler.run(queued, bundle_of)
+
+
+def _plan_confirmation(study: Study, wave: Wave) -> None:
+    settings, now = study.workspace.settings, study.now
+    results = reading.results_of(study.journal, study.tag, wave=wave.id)
+    controls = [result for result in results if result.experiment.role is Role.CONTROL]
+    if not any(result.score is not None for result in controls):
+        study.journal.record(study.tag, WaveDecided(wave.id, ()), WaveEnded(wave.id))
+        why = next((f"{result.status}, {result.reason}" for result in controls), "no control")
+        raise NothingRan(f"the incumbent itself gave no score ({why}); see `autoresearch logs {_first(controls)}`")
+    arms = promoted(results, wave.incumbent, now.minimize, settings.tiers.confirmation.promote)
+    experiments: list[Experiment] = []
+    rng = random.Random(f"{wave.seed}:{wave.id}:confirmation")
+    first = reading.totals(study.journal, study.tag)["experiments"] + 1
+    for replicate in range(settings.seeds(Tier.CONFIRMATION) if arms else 0):
+        # A block is one seed: all arms close together in time, in random order.
+        block = [(arm, Role.CONFIRMATION) for arm in arms] + [(wave.incumbent, Role.CONTROL)]
+        rng.shuffle(block)
+        for candidate, role in block:
+            seed = _seed(wave, FIRST_CONFIRMATION_SEED + replicate)
+            name = f"e{first + len(experiments):04d}"
+            experiments.append(
+                Experiment(name, wave.id, candidate, role, Tier.CONFIRMATION, seed, 1 + replicate),
+            )
+    study.journal.record(study.tag, ConfirmationPlanned(wave.id, tuple(experiments)))
+
+
+def _decide(study: Study, wave: Wave) -> None:
+    now = study.now
+    results = reading.results_of(study.journal, study.tag, wave=wave.id)
+    rules = Rules(now.metric, now.minimize, study.workspace.settings.min_effect, names(study, wave))
+    decisions = decide(wave.id, results, earlier_blocks(study, wave), wave.incumbent, rules)
+    study.journal.record(study.tag, WaveDecided(wave.id, tuple(decisions)))
+
+
+def _end(study: Study, wave: Wave) -> None:
+    kept = [
+        decision
+        for decision in reading.decisions(study.journal, study.tag, wave=wave.id)
+        if decision.verdict is Verdict.KEEP
+    ]
+    if not kept:
+        study.journal.record(study.tag, WaveEnded(wave.id))
+        return
+    here = blocks(reading.results_of(study.journal, study.tag, wave=wave.id), wave.incumbent)
+    commit = commit_winner(study, wave, kept[0], earlier_blocks(study, wave), here)
+    study.journal.record(study.tag, WaveEnded(wave.id, kept[0].candidate, commit))
+
+
+def describe(knobs: Knobs) -> str:
+    """`DEPTH=1, MATRIX_LR=0.02`."""
+    return ", ".join(f"{name}={value}" for name, value in knobs.items())
+
+
+def names(study: Study, wave: Wave) -> dict[str, str]:
+    """What to call each candidate of `wave` in a sentence: its id and its knobs."""
+    found = {}
+    for result in reading.results_of(study.journal, study.tag, wave=wave.id):
+        candidate = reading.candidate(study.journal, study.tag, result.experiment.candidate)
+        knobs = "the incumbent" if candidate.id == wave.incumbent else describe(candidate.knobs) or "an edit"
+        found[candidate.id] = f"{candidate.id} ({knobs})"
+    return found
+
+
+def _seed(wave: Wave, number: int) -> int:
+    return (wave.seed * 100 + wave.number) * SEEDS_PER_WAVE + number
+
+
+def _first(results: Sequence[reading.Result]) -> str:
+    return results[0].experiment.id if results else "ID"
