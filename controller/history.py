@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from controller.journal import reading
+from controller.journal import Journal, reading
 from controller.promotion import Block, blocks
 from controller.proposers.protocol import Observation, PastWave
 from controller.records import Factor, Role, Tier, Wave
@@ -22,29 +22,30 @@ def earlier_blocks(study: Study, wave: Wave) -> list[Block]:
 
 
 def history(study: Study) -> tuple[PastWave, ...]:
-    """The study's ended waves as a proposer may see them."""
-    past = []
-    for name in reading.waves(study.journal, study.tag):
-        wave = reading.wave(study.journal, study.tag, name)
-        cells: dict[str, list[float | None]] = {}
-        controls: list[float] = []
-        for result in reading.results_of(study.journal, study.tag, wave=name):
-            if result.experiment.tier is not Tier.SCREENING:
-                continue
-            if result.experiment.role is Role.CELL:
-                cells.setdefault(result.experiment.candidate, []).append(result.score)
-            elif result.score is not None:
-                controls.append(result.score)
-        observations = tuple(
-            Observation({**wave.base, **reading.candidate(study.journal, study.tag, candidate).knobs}, _mean(scores))
-            for candidate, scores in cells.items()
-        )
-        factors = tuple(
-            Factor(knob, tuple(dict.fromkeys(cell.knobs[knob] for cell in observations))) for knob in wave.base
-        )
-        kept = any(row[0] == name for row in reading.kept(study.journal, study.tag))
-        past.append(PastWave(wave.id, factors, wave.base, observations, tuple(controls), kept))
-    return tuple(past)
+    """The study's waves as a proposer may see them."""
+    return tuple(past_wave(study.journal, study.tag, name) for name in reading.waves(study.journal, study.tag))
+
+
+def past_wave(journal: Journal, tag: str, name: str) -> PastWave:
+    """One wave's screening: its factors, cells and controls. Raises KeyError."""
+    wave = reading.wave(journal, tag, name)
+    cells: dict[str, list[float | None]] = {}
+    controls: list[float] = []
+    for result in reading.results_of(journal, tag, wave=name):
+        if result.experiment.tier is not Tier.SCREENING:
+            continue
+        if result.experiment.role is Role.CELL:
+            cells.setdefault(result.experiment.candidate, []).append(result.score)
+        elif result.score is not None:
+            controls.append(result.score)
+    observations = tuple(
+        Observation({**wave.base, **reading.candidate(journal, tag, candidate).knobs}, _mean(scores))
+        for candidate, scores in cells.items()
+    )
+    levels = {knob: [cell.knobs[knob] for cell in observations] + [value] for knob, value in wave.base.items()}
+    factors = tuple(Factor(knob, tuple(dict.fromkeys(found))) for knob, found in levels.items())
+    kept = any(row[0] == name for row in reading.kept(journal, tag))
+    return PastWave(wave.id, factors, wave.base, observations, tuple(controls), kept)
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:

@@ -80,6 +80,10 @@ class Repository:
         """The message of `commit`."""
         return str(self._git.commit(commit).message)
 
+    def committed_at(self, commit: str) -> int:
+        """When `commit` was made, in Unix seconds."""
+        return int(self._git.commit(commit).committed_date)
+
     def is_dirty(self, path: str) -> bool:
         """Whether `path` differs from the commit that is checked out."""
         return bool(self._run("status", "--porcelain", "--", path))

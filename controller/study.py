@@ -89,15 +89,29 @@ def open_study(workspace: Workspace, journal: Journal, tag: str) -> Study:
     return Study(tag, workspace, journal, branch)
 
 
+def preview_study(workspace: Workspace, journal: Journal, tag: str) -> Study:
+    """The study called `tag` in a journal that will be thrown away; git is left as it is."""
+    if reading.study(journal, tag) is None:
+        branch = branch_name(tag)
+        _record_start(workspace, journal, tag, workspace.repository.branches(branch).get(branch) or workspace.head)
+    return Study(tag, workspace, journal, branch_name(tag))
+
+
 def _begin(workspace: Workspace, journal: Journal, tag: str, at: str | None) -> Study:
-    branch, settings = branch_name(tag), workspace.settings
     commit = at or workspace.head
+    workspace.source(commit)
+    # The branch first: a branch without its journal is simply begun from, a journal without its branch would be odd.
+    workspace.repository.point(f"refs/heads/{branch_name(tag)}", commit)
+    _record_start(workspace, journal, tag, commit)
+    return Study(tag, workspace, journal, branch_name(tag))
+
+
+def _record_start(workspace: Workspace, journal: Journal, tag: str, commit: str) -> None:
+    settings = workspace.settings
     baseline = Candidate(BASELINE, commit, commit, {}, model_digest(workspace.source(commit)))
-    # The branch first: without its journal a branch is begun from again, a journal without its branch would be odd.
-    workspace.repository.point(f"refs/heads/{branch}", commit)
-    goal = settings.metric.goal == "minimize"
-    journal.record(tag, StudyStarted(baseline, branch, settings.metric.name, goal, settings.frozen()))
-    return Study(tag, workspace, journal, branch)
+    minimize = settings.metric.goal == "minimize"
+    event = StudyStarted(baseline, branch_name(tag), settings.metric.name, minimize, settings.frozen())
+    journal.record(tag, event)
 
 
 def _pending_commit(journal: Journal, tag: str) -> bool:

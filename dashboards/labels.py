@@ -62,7 +62,7 @@ def place(
             box = _box(label, points[index], texts[index])
             inside = box.left >= 0 and box.right <= width and box.top >= 0 and box.bottom <= height
             if inside and not any(box.meets(other) for other in taken):
-                free.append((order + 2 * sum(box.meets(mark) for mark in soft), order, label, box))
+                free.append((order + 3 * sum(box.meets(mark) for mark in soft), order, label, box))
         if free:
             *_, label, box = min(free)
             taken.append(box)

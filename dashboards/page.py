@@ -111,7 +111,7 @@ def _snapshot(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def _script_json(figure: Figure) -> str:
-    """The figure as JSON in which no `<` can end the script element it stands in."""
+    """The figure as JSON in which no `<` can end the script element it stands in, whatever plotly has escaped."""
     from plotly.io.json import to_json_plotly
 
     content = figure.to_dict()

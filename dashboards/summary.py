@@ -44,8 +44,8 @@ def summary(study: Study, rows: Sequence[Row], steps: Sequence[Step]) -> str:
 def caption(study: Study, rows: Sequence[Row], steps: Sequence[Step]) -> str:
     """What the marks mean, how the band was computed, and what lies outside the picture."""
     parts = [
-        "Every grey mark is one experiment: light and open where it screened, dark and filled where it confirmed, its"
-        " shape the accelerator. Crosses on the strip below failed and have no score. A green point is a kept"
+        "Every grey mark is one experiment: light where it screened, dark where it confirmed; its shape is its"
+        " accelerator. Crosses on the strip below failed and have no score. A green point is a kept"
         " candidate, at the mean of the runs that confirmed it; the line is the best so far. Screening scores never"
         " move it: the best of many was partly lucky."
     ]

@@ -36,6 +36,11 @@ def plain(text: str, limit: int) -> str:
     return escape(shorten(text, limit), quote=False)
 
 
+def template(text: str, limit: int) -> str:
+    """`text` shortened and escaped, for a plotly hover template, in which `%{` would begin a variable."""
+    return plain(text, limit).replace("%{", "%&#123;")
+
+
 @lru_cache(maxsize=1024)
 def paragraph(text: str, limit: int, width: int = 72) -> str:
     """`text` shortened, broken into lines of `width` characters and escaped, for a plotly hover box."""

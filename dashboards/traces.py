@@ -12,13 +12,13 @@ from typing import Any
 
 from controller.records import Label, Tier
 from dashboards.history import Row, Step
-from dashboards.text import knob_list, paragraph, plain
+from dashboards.text import knob_list, paragraph, plain, template
 
 MANY = 2_000
 """Studies with more experiments are drawn with WebGL: it stays fluid, where SVG is crisper."""
 
 DENSE = 10_000
-"""Larger ones have smaller and fainter marks."""
+"""Studies with more experiments than this have smaller and fainter marks."""
 
 PALE, TRIED, CONFIRMED, KEPT = "#6e7781", "#aab2bb", "#57606a", "#1a7f37"
 FAILED, INNOCENT = "#cf5b56", "#8c959f"
@@ -39,7 +39,6 @@ def tried(rows: Sequence[Row], scores: Sequence[float | None], metric: str) -> I
         groups.items(), key=lambda group: (group[0][0] != Tier.SCREENING, group[0][1])
     ):
         confirming = tier == Tier.CONFIRMATION
-        where = f"{tier} · {plain(accelerator, 24)}"
         marker = {
             "symbol": symbols[accelerator] + ("" if confirming or dense else "-open"),
             "color": CONFIRMED if confirming else TRIED,
@@ -49,11 +48,11 @@ def tried(rows: Sequence[Row], scores: Sequence[float | None], metric: str) -> I
         }
         yield _points(indices, len(rows)) | {
             "y": _numbers([scores[index] for index in indices], "f8"),
-            "name": where,
+            "name": f"{tier} · {plain(accelerator, 24)}",
             "marker": marker,
             "customdata": _texts([_hover(rows[index]) for index in indices]),
-            "hovertemplate": f"<b>%{{customdata[0]}}</b> · {where}<br>{plain(metric, 40)} <b>%{{y:.6f}}</b>"
-            "<br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>",
+            "hovertemplate": f"<b>%{{customdata[0]}}</b> · {tier} · {template(accelerator, 24)}"
+            f"<br>{template(metric, 40)} <b>%{{y:.6f}}</b><br>%{{customdata[1]}}<br>%{{customdata[2]}}<extra></extra>",
         }
 
 
@@ -115,8 +114,11 @@ def _numbers(values: Sequence[Any], kind: str) -> Any:
 def _hover(row: Row, failed: bool = False) -> tuple[str, str, str]:
     """Who it was, what it was for, and what it ran with."""
     who = f"{row['experiment']} · {row['candidate']} · {row['role']} · seed {row['seed']}"
-    about = f"{row['status']}: {row['reason'] or 'no reason given'}" if failed else row["hypothesis"]
-    return plain(who, 80), paragraph(about or "the incumbent, unchanged", 160), paragraph(knob_list(row["knobs"]), 160)
+    if failed:
+        about = f"{row['status']}: {row['reason'] or 'no reason given'}"
+    else:
+        about = row["hypothesis"] or ("no hypothesis given" if row["proposal"] else "the baseline")
+    return plain(who, 80), paragraph(about, 160), paragraph(knob_list(row["knobs"]), 160)
 
 
 def line(steps: Sequence[Step], count: int) -> Iterator[dict[str, Any]]:
@@ -158,7 +160,7 @@ def winners(steps: Sequence[Step], metric: str, count: int) -> Iterator[dict[str
                 "name": name,
                 "marker": {"color": fill, "size": 11, "line": {"color": edge, "width": 1.8}},
                 "customdata": _texts([_winner_hover(step) for step in members]),
-                "hovertemplate": f"<b>%{{customdata[0]}}</b><br>{plain(metric, 40)} <b>%{{y:.6f}}</b>,"
+                "hovertemplate": f"<b>%{{customdata[0]}}</b><br>{template(metric, 40)} <b>%{{y:.6f}}</b>,"
                 " %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
             }
 

@@ -61,6 +61,8 @@ class Backend(Protocol):
     """Runs attempts on clusters. Every backend passes tests/backends/conformance.py."""
 
     name: str
+    capacity: int
+    """How many attempts can run at once, whatever the number of clusters."""
 
     def acquire(self, fleet: Fleet) -> AsyncIterator[Cluster]:
         """Clusters as they come up, set up and ready. Raises NothingRan where none can be had."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Container, Iterable, Mapping
+from functools import lru_cache
 from itertools import islice
 from math import isfinite
 from typing import Any, TypeGuard
@@ -38,7 +39,7 @@ def evaluate(expression: ast.expr, names: Mapping[str, Value], shadowed: Contain
     `shadowed` are names that the file itself binds, so that `min` is known to be Python's own. Raises Unknown for
     anything else than arithmetic, comparison, logic, tuples, indexing and a few functions, and for what would raise.
     """
-    if len(list(islice(ast.walk(expression), MAX_NODES + 1))) > MAX_NODES:
+    if not _short(expression):
         raise Unknown("too long")
     try:
         return _evaluate(expression, names, shadowed)
@@ -71,6 +72,11 @@ def is_literal(value: object) -> TypeGuard[Value]:
             return _within_bounds(value) and all(map(is_literal, value))
         case _:
             return False
+
+
+@lru_cache(maxsize=1024)
+def _short(expression: ast.expr) -> bool:
+    return len(list(islice(ast.walk(expression), MAX_NODES + 1))) <= MAX_NODES
 
 
 def _evaluate(node: ast.expr, names: Mapping[str, Value], shadowed: Container[str]) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from controller.journal.store import Journal
@@ -68,3 +71,30 @@ def upstream_rows(journal: Journal, tag: str) -> list[tuple[str, str, str, str, 
         score = f"{row['val_bpb'] or 0.0:.6f}"
         rows.append((row["commit"][:7], score, f"{memory:.1f}", status, " ".join(description.split())))
     return rows
+
+
+def to_json(journal: Journal, tag: str) -> str:
+    """The rows as one JSON list, a row a line."""
+    return "[\n" + ",\n".join(json.dumps(row) for row in results(journal, tag)) + "\n]"
+
+
+def to_csv(journal: Journal, tag: str) -> str:
+    """The rows as comma-separated values with a heading; metrics and knobs are JSON."""
+    rows = (
+        [json.dumps(value) if isinstance(value, dict) else value for value in row.values()]
+        for row in results(journal, tag)
+    )
+    return _separated(COLUMNS, rows, ",")
+
+
+def to_tsv(journal: Journal, tag: str) -> str:
+    """Upstream's results.tsv."""
+    return _separated(UPSTREAM_COLUMNS, upstream_rows(journal, tag), "\t")
+
+
+def _separated(heading: Sequence[str], rows: Iterable[Sequence[Any]], delimiter: str) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(heading)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -11,6 +11,18 @@ from pathlib import Path
 from controller.records import UserError
 
 
+def is_locked(directory: Path, study: str) -> bool:
+    """Whether a live process holds `study`."""
+    try:
+        with (directory / f"{study}.lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 @contextmanager
 def study_lock(directory: Path, study: str) -> Iterator[None]:
     """Hold `study` for this process. Raises UserError where another live process holds it."""

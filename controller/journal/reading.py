@@ -57,6 +57,14 @@ def study(journal: Journal, tag: str) -> Study | None:
     return Study(tag, started, branch, metric, bool(minimize), json.loads(settings), baseline, incumbent, tip)
 
 
+def study_of(journal: Journal, tag: str) -> Study:
+    """The study called `tag`. Raises KeyError."""
+    found = study(journal, tag)
+    if found is None:
+        raise KeyError(tag)
+    return found
+
+
 def counts(journal: Journal, tag: str) -> dict[str, int]:
     """Experiments by status."""
     query = "SELECT status, count(*) FROM experiments WHERE study = ? GROUP BY status ORDER BY 2 DESC"
@@ -182,6 +190,48 @@ def decided_at(journal: Journal, tag: str, wave: str) -> float:
     """When `wave` was decided, in Unix seconds."""
     query = "SELECT max(at) FROM decisions WHERE study = ? AND wave = ?"
     return float(journal.db.execute(query, (tag, wave)).fetchone()[0])
+
+
+def attempt_spans(journal: Journal, tag: str, wave: str) -> list[tuple[str, float, float, float]]:
+    """(tier, started, ended, seconds of training) of each attempt that ran in `wave`; times in Unix seconds."""
+    query = (
+        "SELECT e.tier, a.started, a.ended, coalesce(json_extract(a.timings, '$.training'), 0) FROM attempts a"
+        " JOIN experiments e ON e.study = a.study AND e.experiment = a.experiment"
+        " WHERE a.study = ? AND e.wave = ? AND a.started IS NOT NULL AND a.ended IS NOT NULL"
+    )
+    return [tuple(row) for row in journal.db.execute(query, (tag, wave))]
+
+
+def clusters(journal: Journal, tag: str) -> list[tuple[str, str]]:
+    """(cluster, accelerator) of every cluster seen."""
+    query = "SELECT cluster, accelerator FROM clusters WHERE study = ? ORDER BY cluster"
+    return [tuple(row) for row in journal.db.execute(query, (tag,))]
+
+
+def scores_of(journal: Journal, tag: str, name: str) -> list[float]:
+    """Every score of one candidate."""
+    query = "SELECT score FROM experiments WHERE study = ? AND candidate = ? AND score IS NOT NULL ORDER BY number"
+    return [score for (score,) in journal.db.execute(query, (tag, name))]
+
+
+def any_self_reported(journal: Journal, tag: str) -> bool:
+    """Whether any of the study's scores is the trainer's own word."""
+    query = "SELECT EXISTS (SELECT 1 FROM experiments WHERE study = ? AND self_reported = 1)"
+    return bool(journal.db.execute(query, (tag,)).fetchone()[0])
+
+
+def ending(journal: Journal, tag: str, attempt: str) -> dict[str, Any]:
+    """How an attempt ended: label (None for a measurement, or while it runs), reason, timings."""
+    query = "SELECT label, reason, timings FROM attempts WHERE study = ? AND attempt = ?"
+    label, reason, timings = journal.db.execute(query, (tag, attempt)).fetchone()
+    return {"label": label, "reason": reason, "timings": json.loads(timings)}
+
+
+def refusals(journal: Journal, tag: str, wave: str) -> list[dict[str, str]]:
+    """Proposals of a wave that never became experiments, and why."""
+    query = "SELECT name, hypothesis, reason FROM refusals WHERE study = ? AND wave = ? ORDER BY rowid"
+    rows = journal.db.execute(query, (tag, wave))
+    return [{"name": name, "hypothesis": hypothesis, "reason": reason} for name, hypothesis, reason in rows]
 
 
 def hypotheses(journal: Journal, tag: str, *, wave: str | None = None) -> dict[str, tuple[str, str]]:

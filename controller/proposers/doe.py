@@ -61,15 +61,14 @@ def _follow(draft: Draft, lessons: Mapping[str, Lesson], room: int, *, minimize:
 
     steepest: list[Factor] = []
     for factor in onward:
-        cost = draft.cost(Design.FULL, [*steepest, factor])
-        if cost is not None and cost <= min(room, draft.room):
+        if draft.takes(Design.FULL, [*steepest, factor], room):
             steepest.append(factor)
     if steepest:
         idea = f"going on where the score improved helps again: {_arrows(steepest)}"
         draft.add(Proposal(_named("follow", steepest), idea, tuple(steepest), predicted=predicted(steepest)))
 
     path = [Factor(factor.knob, factor.levels[1:]) for factor in onward]
-    if len(path) > len(steepest) and draft.room and draft.cost(Design.FULL, path):
+    if len(path) > len(steepest) and draft.takes(Design.FULL, path):
         idea = f"everything that improved the score goes on together: {_arrows(onward)}"
         draft.add(Proposal(_named("descend", path), idea, tuple(path), predicted=predicted(path)))
 
@@ -82,8 +81,7 @@ def _screen(draft: Draft, steps: Mapping[str, float], room: int) -> None:
         low, high = draft.reach(knob, -step), draft.reach(knob, step)
         for pair in ((low, high), (present, high), (low, present)):
             trial = [*chosen, Factor(knob, pair)]
-            cost = None if None in pair else draft.cost(Design.SCREEN, trial)
-            if cost is not None and cost <= min(room, draft.room):
+            if None not in pair and draft.takes(Design.SCREEN, trial, room):
                 chosen = trial
                 break
     if chosen:
@@ -101,8 +99,7 @@ def _sweep(draft: Draft, steps: Mapping[str, float]) -> None:
         ends = (draft.reach(knob, -steps[knob], untried=True), draft.reach(knob, steps[knob], untried=True))
         levels = tuple(level for level in ends if level is not None)[: draft.room]
         trial = [*chosen, Factor(knob, levels)]
-        cost = draft.cost(Design.SWEEP, trial) if levels else None
-        if cost is not None and cost <= draft.room:
+        if levels and draft.takes(Design.SWEEP, trial):
             chosen = trial
     if chosen:
         idea = f"one of these alone improves the score: {_ranges(chosen)}"

@@ -31,13 +31,17 @@ class Draft:
         self._seen = {self._incumbent, *context.models}
         self._hopeless = hopeless(context.history)
 
-    def cost(self, design: Design, factors: Sequence[Factor]) -> int | None:
-        """How many cells must be run; None where one of them must not be."""
-        models = self._models(cells(design, factors, self.present))
-        return None if models is None else len(models)
+    def takes(self, design: Design, factors: Sequence[Factor], room: int | None = None) -> bool:
+        """True for a design with some cell to run, none that must not be, and not more than `room`, or is left."""
+        found = cells(design, factors, self.present)
+        limit = self.room if room is None else min(room, self.room)
+        if len(found) - 1 > limit:  # at most one is the incumbent
+            return False
+        models = self._models(found)
+        return models is not None and 0 < len(models) <= limit
 
     def add(self, proposal: Proposal) -> None:
-        """Take a proposal that has a `cost`."""
+        """Add a proposal that it `takes`."""
         models = self._models(cells(proposal.design, proposal.factors, self.present)) or []
         self.room -= len(models)
         self._seen.update(models)

@@ -14,7 +14,7 @@ from controller.records import Label, Role
 from dashboards.figures import LABELLED, progress_figure, value_range
 from dashboards.history import history
 from dashboards.labels import Box, place
-from dashboards.text import knob_list, paragraph, plain, shorten
+from dashboards.text import knob_list, paragraph, plain, shorten, template
 from dashboards.traces import MANY
 
 
@@ -160,6 +160,10 @@ def test_text_is_cut_at_a_word_and_what_does_not_print_becomes_space() -> None:
 def test_text_is_escaped_after_it_is_cut() -> None:
     assert plain("<b>&amp;", 4) == "&lt;b&gt;…"
     assert paragraph("aa <i> bb", 99, width=6) == "aa &lt;i&gt;<br>bb"
+
+
+def test_a_name_can_not_become_a_variable_of_a_hover_template() -> None:
+    assert template("%{customdata[0]}", 40) == "%&#123;customdata[0]}"
 
 
 def test_a_list_of_many_knobs_is_bounded() -> None:

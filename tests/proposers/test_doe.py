@@ -57,12 +57,11 @@ class Study:
         tried = []
         for proposal in proposals:
             for cell in cells(proposal.design, proposal.factors, base):
-                changed = set_knobs(self.source, cell)
-                if changed == self.source:
-                    continue
-                digest = model_digest(changed)
+                if all(base[knob] == level for knob, level in cell.items()):
+                    continue  # a factorial's cell that is the incumbent: the controls are that cell
+                digest = model_digest(self.source, cell)
                 assert digest not in self.models, "a model was proposed twice"
-                assert broken_promise(changed) is None
+                assert broken_promise(self.source, cell) is None
                 self.models[digest] = proposal.name
                 tried.append(varied | cell)
         assert len(tried) <= room
@@ -132,7 +131,7 @@ async def test_a_step_that_failed_is_halved() -> None:
     assert abs(log2(number(read_knobs(study.source)["LR"]) / 0.052)) < 0.2
 
 
-@pytest.mark.parametrize("room", [0, 1, 2, 3, 5, 8, 16, 30])
+@pytest.mark.parametrize("room", [0, 1, 2, 3, 5, 8, 16, 24])
 async def test_any_room_is_respected_and_no_model_repeated(room: int) -> None:
     study = Study(TRAIN, bowl)
     for _ in range(3):

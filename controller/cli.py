@@ -1,0 +1,293 @@
+"""The command `autoresearch`: parses, calls one function, prints. No logic.
+
+Imports what a command needs inside the command, so that `--help` and `status` answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from controller import __version__
+from controller.records import AutoresearchError, CheckFailed, UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Command = Callable[..., None]
+
+
+class _Group(click.Group):
+    """Ends every command with a sentence and an exit code instead of a traceback."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except AutoresearchError as error:
+            click.echo(f"autoresearch: {error}", err=True)
+            sys.exit(error.exit_code)
+        except BrokenPipeError:
+            # Whoever read our output has gone, as `| head` does.
+            sys.stderr.close()
+            sys.exit(0)
+
+
+def _workspace_option(command: Command) -> Command:
+    @click.option(
+        "-C",
+        "--workspace",
+        type=click.Path(path_type=Path),
+        default=None,
+        help="The workspace to work in; the current folder if not given.",
+    )
+    @wraps(command)
+    def wrapped(workspace: Path | None, **kwargs: Any) -> None:
+        command(workspace=workspace or click.get_current_context().obj or Path(), **kwargs)
+
+    return wrapped
+
+
+_tag_option = click.option("--tag", help="The study; the latest one if not given.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-C", "--workspace", type=click.Path(path_type=Path), help="The workspace to work in.")
+@click.version_option(__version__, prog_name="autoresearch")
+@click.pass_context
+def main(context: click.Context, workspace: Path | None) -> None:
+    """Machine-learning research that runs itself: factorial waves, honest scores, reproducible winners.
+
+    \b
+    Example:
+      autoresearch init demo --profile tiny
+      autoresearch -C demo wave --clusters 2 --infra local
+      autoresearch -C demo plot
+    """
+    context.obj = workspace
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--profile",
+    default="tiny",
+    show_default=True,
+    metavar="tiny|full",
+    help="tiny trains on any CPU in seconds, full for five minutes on an H100 or H200.",
+)
+def init(directory: Path, profile: str) -> None:
+    """Make a new workspace in DIRECTORY.
+
+    \b
+    Example:
+      autoresearch init demo --profile tiny
+    """
+    from controller.template import init as make
+
+    repository = make(directory, profile)
+    click.echo(f"made a workspace with the {profile} profile in {repository.root}")
+    click.echo(f"next: cd {directory} && autoresearch wave --clusters 2 --infra local")
+
+
+@main.command()
+@_workspace_option
+@click.option("--clusters", type=click.IntRange(min=1), required=True, help="How many clusters to use at once.")
+@click.option("--infra", default="local", show_default=True, help="Where they are: local is this machine.")
+@click.option("--tag", help="The study to go on with or to begin; the latest, or today's date, if not given.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of designs and trainings.")
+@click.option("--proposer", default="doe", show_default=True, help="Who proposes: doe designs experiments, no LLM.")
+@click.option(
+    "--factor",
+    "factors",
+    multiple=True,
+    metavar="KNOB=V1,V2",
+    help="Cross these levels instead of asking a proposer; may be given several times.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would run, and run nothing.")
+@_json_option
+def wave(
+    workspace: Path,
+    clusters: int,
+    infra: str,
+    tag: str | None,
+    seed: int,
+    proposer: str,
+    factors: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Run one wave: propose, screen, confirm, decide, and commit the winner.
+
+    A wave that was cut off is finished first.
+
+    \b
+    Example:
+      autoresearch wave --clusters 2
+      autoresearch wave --clusters 2 --factor DEPTH=1,2 --factor MATRIX_LR=0.02,0.04,0.08
+    """
+    from controller.commands import WaveOptions, preview_wave, run_wave
+
+    options = WaveOptions(clusters, infra, tag, seed, proposer, factors)
+    if dry_run:
+        preview_wave(workspace, options, _console(as_json), as_json)
+    else:
+        run_wave(workspace, options, _console(as_json), as_json)
+
+
+@main.command()
+@_workspace_option
+@_tag_option
+@_json_option
+def status(workspace: Path, tag: str | None, as_json: bool) -> None:
+    """Say how the study stands.
+
+    \b
+    Example:
+      autoresearch status
+    """
+    from controller.commands import open_to_read, study_is_running
+    from controller.report import study_json, study_lines
+
+    journal, tag = open_to_read(workspace, tag)
+    running = study_is_running(journal, tag)
+    if as_json:
+        click.echo(json.dumps(study_json(journal, tag, running), indent=1))
+    else:
+        click.echo("\n".join(study_lines(journal, tag, running)))
+
+
+@main.command()
+@_workspace_option
+@_tag_option
+@_json_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, one line an experiment.")
+@click.option("--tsv", "as_tsv", is_flag=True, help="Print the five columns of upstream's results.tsv.")
+def results(workspace: Path, tag: str | None, as_json: bool, as_csv: bool, as_tsv: bool) -> None:
+    """List every experiment.
+
+    \b
+    Example:
+      autoresearch results --json
+      autoresearch results --tsv > results.tsv
+    """
+    from controller.commands import open_to_read
+    from controller.journal import export
+
+    if as_json + as_csv + as_tsv > 1:
+        raise UserError("choose one of --json, --csv and --tsv")
+    journal, tag = open_to_read(workspace, tag)
+    if as_json:
+        click.echo(export.to_json(journal, tag))
+    elif as_csv:
+        click.echo(export.to_csv(journal, tag), nl=False)
+    elif as_tsv:
+        click.echo(export.to_tsv(journal, tag), nl=False)
+    else:
+        from controller.report import results_table
+
+        _console().print(results_table(journal, tag))
+
+
+@main.command()
+@click.argument("experiment", metavar="ID")
+@_workspace_option
+@_tag_option
+@_json_option
+def show(workspace: Path, experiment: str, tag: str | None, as_json: bool) -> None:
+    """Show one experiment, candidate or wave.
+
+    \b
+    Example:
+      autoresearch show e0007
+    """
+    from controller.commands import open_to_read
+    from controller.report import details
+
+    journal, tag = open_to_read(workspace, tag)
+    found = details(journal, tag, experiment)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    for name, value in found.items():
+        click.echo(f"{name:<14} {value if isinstance(value, str) else json.dumps(value)}")
+
+
+@main.command()
+@click.argument("experiment", metavar="ID")
+@_workspace_option
+@_tag_option
+def diff(workspace: Path, experiment: str, tag: str | None) -> None:
+    """Show what an experiment's or candidate's code changed.
+
+    \b
+    Example:
+      autoresearch diff c0003
+    """
+    from controller.commands import candidate_diff
+
+    click.echo(candidate_diff(workspace, tag, experiment))
+
+
+@main.command()
+@click.argument("experiment", metavar="ID")
+@_workspace_option
+@_tag_option
+@click.option("--tail", type=click.IntRange(min=1), help="Only so many lines from the end.")
+def logs(workspace: Path, experiment: str, tag: str | None, tail: int | None) -> None:
+    """Print what an experiment's last attempt printed.
+
+    \b
+    Example:
+      autoresearch logs e0007 --tail 20
+    """
+    from controller.commands import experiment_log
+
+    click.echo(experiment_log(workspace, tag, experiment, tail), nl=False)
+
+
+@main.command()
+@_workspace_option
+@_tag_option
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The page to write.")
+def plot(workspace: Path, tag: str | None, output: Path | None) -> None:
+    """Draw val_bpb against experiment, as one HTML page that needs no network.
+
+    \b
+    Example:
+      autoresearch plot -o progress.html
+    """
+    from controller.commands import draw
+
+    click.echo(f"plot: {draw(workspace, tag, output)}")
+
+
+@main.command()
+@click.argument("commit", required=False)
+@_workspace_option
+@_json_option
+def reproduce(workspace: Path, commit: str | None, as_json: bool) -> None:
+    """Run a kept commit again with its seeds, and say whether its score came back.
+
+    Needs nothing but the repository: a fresh or bare clone will do. COMMIT is the latest kept one if not given.
+
+    \b
+    Example:
+      autoresearch reproduce autoresearch/nov21
+    """
+    from controller.commands import run_reproduce
+
+    if not run_reproduce(workspace, commit, _console(as_json), as_json):
+        raise CheckFailed("not reproduced")
+
+
+def _console(to_stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=to_stderr)

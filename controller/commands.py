@@ -1,0 +1,258 @@
+"""What the commands do: find the workspace, open what is needed, call one function of the rooms behind, print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from controller.clock import Clock, RealClock
+from controller.journal import Journal, reading, study_lock
+from controller.journal.lock import is_locked
+from controller.records import UserError, Value
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from controller.backends import Backend
+    from controller.proposers import Proposer
+
+CELLS = 12
+"""Cells a proposer is asked for at least: enough for a screen of eleven factors."""
+
+
+@dataclass(frozen=True)
+class WaveOptions:
+    """What the user asked `wave` for."""
+
+    clusters: int
+    infra: str
+    tag: str | None
+    seed: int
+    proposer: str
+    factors: tuple[str, ...]
+
+
+def run_wave(start: Path, options: WaveOptions, console: Console, as_json: bool) -> None:
+    """One turn of the search, with everything a person wants to see of it."""
+    from controller import report
+    from controller.live import Display
+    from controller.study import choose_tag, open_study
+    from controller.turn import Turn, take
+    from controller.wave import Request
+    from controller.workspace import find, open_directory
+
+    clock = RealClock()
+    workspace = find(start)
+    proposer = _proposer(options)
+    directory = open_directory(workspace)
+    backend = _backend(options.infra, workspace.root, directory, clock)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    if workspace.repository.is_dirty(workspace.edit):
+        say(f"{workspace.edit} has uncommitted changes, which are not used: the committed version is")
+    with ExitStack() as stack:
+        journal = Journal.open(directory, clock)
+        stack.callback(journal.close)
+        tag = choose_tag(workspace, journal, options.tag, clock)
+        stack.enter_context(study_lock(directory, tag))
+        study = open_study(workspace, journal, tag)
+        say(f"study {tag} on branch {study.branch}, incumbent {study.incumbent.id} at {study.tip[:10]}")
+        display = Display(console, journal, tag, clock)
+        request = Request(_asked(options), options.seed, options.clusters, max(CELLS, options.clusters))
+        turn = Turn(study, backend, proposer, request, display, say)
+        with display.shown():
+            wave = clock.run(take(turn, clock))
+        slots = min(options.clusters, backend.capacity)
+        page = draw(start, tag, None)
+        if as_json:
+            click.echo(json.dumps({**report.wave_json(journal, tag, wave, slots), "plot": str(page)}, indent=1))
+            return
+        for table in report.wave_tables(journal, tag, wave, slots):
+            console.print()
+            console.print(table)
+        console.print()
+        say(f"decision: {report.conclusion(journal, tag, wave)}")
+        kept = next((row for row in reading.kept(journal, tag) if row[0] == wave), None)
+        say(f"commit:   {kept[2]} on {study.branch}" if kept else f"commit:   none; {study.branch} stays as it is")
+        say(f"plot:     {page}")
+
+
+def preview_wave(start: Path, options: WaveOptions, console: Console, as_json: bool) -> None:
+    """What the wave would run. Leaves no trace: neither journal nor branch nor candidates."""
+    import asyncio
+    import tempfile
+
+    from controller import designs
+    from controller.study import choose_tag, preview_study
+    from controller.wave import Request, describe, design
+    from controller.workspace import find
+
+    clock = RealClock()
+    workspace = find(start)
+    proposer = _proposer(options)
+    with tempfile.TemporaryDirectory() as scratch:
+        real = Journal.read(workspace.directory, clock)
+        tag = choose_tag(workspace, real, options.tag, clock)
+        journal = Journal.open(Path(scratch), clock)
+        if real is not None:
+            real.replay_into(journal)
+        study = preview_study(workspace, journal, tag)
+        request = Request(_asked(options), options.seed, options.clusters, max(CELLS, options.clusters))
+        designed = asyncio.run(design(study, proposer, request))
+        journal.close()
+    controls = designs.controls_for(len(designed.cells))
+    if as_json:
+        cells = [{"proposal": cell.proposal, "knobs": dict(cell.knobs)} for cell in designed.cells]
+        refused = [asdict(refusal) for refusal in designed.refusals]
+        click.echo(json.dumps({"study": tag, "cells": cells, "controls": controls, "refused": refused}, indent=1))
+        return
+    lines = [f"{len(designed.cells)} cells and {controls} controls would be screened:"]
+    lines += [f"  {describe(cell.knobs) or 'an edit'}" for cell in designed.cells]
+    lines += [f"  refused: {refusal.name}: {refusal.reason}" for refusal in designed.refusals]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def open_to_read(start: Path, tag: str | None) -> tuple[Journal, str]:
+    """The journal around `start` and the study meant. Raises UserError where there is none."""
+    from controller.journal import DIRECTORY
+    from controller.repo import Repository
+
+    root = Repository.find(start).root
+    journal = Journal.read(root / DIRECTORY, RealClock())
+    known = reading.tags(journal) if journal else []
+    if journal is None or not known:
+        raise UserError(f"{root} has no study yet; begin one with `autoresearch wave --clusters 2`")
+    if tag is not None and tag not in known:
+        raise UserError(f"there is no study {tag}; there are {', '.join(known)}")
+    return journal, tag or known[-1]
+
+
+def study_is_running(journal: Journal, tag: str) -> bool:
+    """Whether a live controller holds the study."""
+    return is_locked(journal.path.parent, tag)
+
+
+def candidate_diff(start: Path, tag: str | None, name: str) -> str:
+    """What the candidate called `name`, or the experiment's, changed."""
+    from controller.repo import Repository
+
+    journal, tag = open_to_read(start, tag)
+    candidate = reading.candidate(journal, tag, _candidate_of(journal, tag, name))
+    if candidate.commit == candidate.parent:
+        raise UserError(f"{name} is the baseline of study {tag}; it changed nothing")
+    return Repository.find(start).diff(candidate.parent, candidate.commit)
+
+
+def experiment_log(start: Path, tag: str | None, name: str, tail: int | None) -> str:
+    """The log of the experiment's last attempt."""
+    import asyncio
+
+    journal, tag = open_to_read(start, tag)
+    attempts = reading.attempts(journal, tag, experiment=name)
+    if not attempts:
+        known = reading.results_of(journal, tag, name=name)
+        raise UserError(f"{name} has not run yet" if known else f"study {tag} has no experiment {name}")
+    root = journal.path.parent
+    return asyncio.run(_backend("local", root.parent, root, RealClock()).log(attempts[-1].id, tail))
+
+
+def draw(start: Path, tag: str | None, output: Path | None) -> Path:
+    """Write the study's page; returns where."""
+    from dashboards import write_page
+
+    journal, tag = open_to_read(start, tag)
+    path = (output or journal.path.parent / f"{tag}.html").resolve()
+    write_page(journal, tag, path)
+    return path
+
+
+def run_reproduce(start: Path, name: str | None, console: Console, as_json: bool) -> bool:
+    """Run a kept commit again and say what came of it; returns whether it was reproduced."""
+    import tempfile
+
+    from controller.backends.local import Local, workspace_python
+    from controller.repo import Repository
+    from controller.reproduce import find_claim, reproduce
+
+    clock = RealClock()
+    repository = Repository.find(start)
+    commit, claim = find_claim(repository, name)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    what = f"{claim.candidate} of study {claim.study}"
+    say(f"reproducing {commit[:10]} ({what}) with {len(claim.seeds)} seeds, {claim.budget} each")
+    with tempfile.TemporaryDirectory(prefix="autoresearch-") as scratch:
+        backend = Local(Path(scratch), workspace_python(repository.root, sys.executable), clock)
+        found = clock.run(reproduce(repository, commit, claim, backend, clock, say))
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "commit": commit,
+                    "reproduced": found.reproduced,
+                    "exact": found.exact,
+                    "recorded": claim.value,
+                    "found": found.value,
+                    "low": claim.low,
+                    "high": claim.high,
+                    "differs": found.differs,
+                },
+                indent=1,
+            )
+        )
+        return found.reproduced
+    for difference in found.differs:
+        say(f"not the same: {difference}")
+    how = "reproduced to the last digit" if found.exact else "reproduced" if found.reproduced else "not reproduced"
+    say(
+        f"{how}: {claim.metric} {found.value:.6f}, recorded {claim.value:.6f},"
+        f" interval {claim.low:.6f} to {claim.high:.6f}"
+    )
+    return found.reproduced
+
+
+def _proposer(options: WaveOptions) -> Proposer:
+    from controller.edits import parse_factor
+    from controller.proposers import Doe, Person
+
+    if options.factors:
+        return Person([parse_factor(text) for text in options.factors])
+    if options.proposer != "doe":
+        raise UserError(f"there is no proposer {options.proposer}; there is doe, or name the levels with --factor")
+    return Doe()
+
+
+def _asked(options: WaveOptions) -> dict[str, Value]:
+    """What makes two requests the same one."""
+    return {
+        "proposer": "person" if options.factors else options.proposer,
+        "factors": tuple(options.factors),
+        "seed": options.seed,
+    }
+
+
+def _backend(infra: str, root: Path, directory: Path, clock: Clock) -> Backend:
+    from controller.backends.local import Local, workspace_python
+
+    if infra != "local":
+        raise UserError(f"--infra {infra} is not supported; use --infra local")
+    return Local(directory, workspace_python(root, sys.executable), clock)
+
+
+def _candidate_of(journal: Journal, tag: str, name: str) -> str:
+    for result in reading.results_of(journal, tag, name=name):
+        return result.experiment.candidate
+    try:
+        return reading.candidate(journal, tag, name).id
+    except KeyError:
+        raise UserError(f"study {tag} has no experiment or candidate {name}") from None

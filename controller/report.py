@@ -1,0 +1,276 @@
+"""What a wave and a study come to, in words, tables and JSON. Reads the journal; changes nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from controller.history import past_wave
+from controller.journal import Journal, reading
+from controller.journal.export import results
+from controller.journal.reading import Result
+from controller.occupancy import Occupancy, Span, occupancy
+from controller.proposers.protocol import PastWave
+from controller.records import Decision, Knobs, Role, Tier, UserError, Verdict
+from controller.stats import Effects, estimate_effects, pooled
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+
+def wave_tables(journal: Journal, tag: str, wave: str, slots: int) -> list[RenderableType]:
+    """The tables a wave ends with: screening, main effects, confirmation, use of the slots."""
+    from rich.text import Text
+
+    shown: list[RenderableType] = [_screening(journal, tag, wave)]
+    effects = wave_effects(journal, tag, wave)
+    if effects is not None and effects.estimated:
+        shown.append(_effects(effects, reading.study_of(journal, tag).metric))
+    confirmed = [one for one in reading.results_of(journal, tag, wave=wave) if one.experiment.tier is Tier.CONFIRMATION]
+    if confirmed:
+        shown.append(_confirmation(journal, tag, confirmed, reading.decisions(journal, tag, wave=wave)))
+    used = wave_occupancy(journal, tag, wave, slots)
+    if used is not None:
+        shown.append(
+            Text(f"slots occupied {used.busy:.1%} of the time until the queue ran dry, training {used.training:.1%}")
+        )
+    return shown
+
+
+def conclusion(journal: Journal, tag: str, wave: str) -> str:
+    """The decision of a wave in one sentence."""
+    decisions = reading.decisions(journal, tag, wave=wave)
+    kept = next((decision for decision in decisions if decision.verdict is Verdict.KEEP), None)
+    if kept is not None:
+        return kept.sentence
+    if decisions:
+        best = decisions[0]
+        return f"nothing is kept; nearest was: {best.sentence}"
+    screened = [one for one in reading.results_of(journal, tag, wave=wave) if one.experiment.role is Role.CELL]
+    scored = sum(one.score is not None for one in screened)
+    return f"nothing is kept: none of {scored} scored candidates was better than the controls in screening"
+
+
+def wave_json(journal: Journal, tag: str, wave: str, slots: int) -> dict[str, Any]:
+    """A wave as one object: its decisions, effects, experiments, commit and use of the slots."""
+    effects = wave_effects(journal, tag, wave)
+    used = wave_occupancy(journal, tag, wave, slots)
+    kept = next((row for row in reading.kept(journal, tag) if row[0] == wave), None)
+    return {
+        "study": tag,
+        "wave": wave,
+        "conclusion": conclusion(journal, tag, wave),
+        "kept": kept[1] if kept else None,
+        "commit": kept[2] if kept else None,
+        "decisions": [asdict(decision) for decision in reading.decisions(journal, tag, wave=wave)],
+        "effects": [
+            {"effect": effect.term.name, "estimate": effect.estimate, "low": effect.low, "high": effect.high}
+            for effect in (effects.estimated if effects else ())
+        ],
+        "busy_share": used.busy if used else None,
+        "training_share": used.training if used else None,
+        "experiments": [row for row in results(journal, tag) if row["wave"] == wave],
+    }
+
+
+def study_json(journal: Journal, tag: str, running: bool) -> dict[str, Any]:
+    """A study as one object: the contract of `autoresearch status --json`."""
+    study = reading.study_of(journal, tag)
+    counts = reading.counts(journal, tag)
+    unfinished = reading.unfinished_wave(journal, tag)
+    return {
+        "study": tag,
+        "branch": study.branch,
+        "tip": study.tip,
+        "incumbent": _standing(journal, study, study.incumbent),
+        "baseline": _standing(journal, study, study.baseline),
+        "budget": study.settings.get("budget", {}),
+        "counts": counts,
+        "clusters": [{"cluster": name, "accelerator": what} for name, what in reading.clusters(journal, tag)],
+        "health": {
+            "controller_running": running,
+            "unfinished_wave": unfinished[0].id if unfinished else None,
+            "self_reported": reading.any_self_reported(journal, tag),
+        },
+    }
+
+
+def study_lines(journal: Journal, tag: str, running: bool) -> list[str]:
+    """A study in a few lines that a person reads in ten seconds."""
+    state = study_json(journal, tag, running)
+    study = reading.study_of(journal, tag)
+    baseline, incumbent, counts = state["baseline"], state["incumbent"], state["counts"]
+    lines = [f"study {tag} on branch {study.branch}: {'running now' if running else 'not running'}"]
+    if study.incumbent == study.baseline:
+        lines.append("nothing has been kept yet")
+    else:
+        decision = next(one for one in reversed(reading.decisions(journal, tag)) if one.verdict is Verdict.KEEP)
+        lines.append(f"last: {decision.sentence}")
+    for name, standing in (("baseline", baseline), ("incumbent", incumbent)):
+        score = f"{standing['score']:.6f}" if standing["score"] is not None else "not measured yet"
+        lines.append(f"{name:<10} {standing['candidate']} {standing['commit'][:10]}  {study.metric} {score}")
+    total = sum(counts.values())
+    spelled = ", ".join(f"{number} {status}" for status, number in counts.items())
+    lines.append(
+        f"{total} experiments in {len(reading.waves(journal, tag))} waves" + (f": {spelled}" if spelled else "")
+    )
+    if state["health"]["unfinished_wave"] and not running:
+        lines.append(f"wave {state['health']['unfinished_wave']} is unfinished; `autoresearch wave` goes on with it")
+    if state["health"]["self_reported"]:
+        lines.append("scores are self-reported: this workspace has no evaluator of ours")
+    return lines
+
+
+def results_table(journal: Journal, tag: str) -> Table:
+    """Every experiment, a line each."""
+    metric = reading.study_of(journal, tag).metric
+    table = _table(f"Study {tag}", "experiment", "candidate", "knobs", "role", "seed", "cluster", "status", metric)
+    for row in results(journal, tag):
+        score = row["metrics"].get(metric)
+        table.add_row(
+            row["experiment"],
+            row["candidate"],
+            _plain(row["knobs"]),
+            row["role"],
+            str(row["seed"]),
+            row["cluster"] or "",
+            row["status"],
+            f"{score:.6f}" + (" (self-reported)" if row["self_reported"] else "") if score is not None else "—",
+        )
+    return table
+
+
+def details(journal: Journal, tag: str, name: str) -> dict[str, Any]:
+    """All that is known of one experiment, candidate or wave. Raises UserError where there is none of that name."""
+    for row in results(journal, tag, name):
+        attempts = [
+            {"attempt": attempt.id, "cluster": attempt.cluster, **reading.ending(journal, tag, attempt.id)}
+            for attempt in reading.attempts(journal, tag, experiment=name)
+        ]
+        return {**row, "attempts": attempts}
+    if name in reading.waves(journal, tag):
+        wave = reading.wave(journal, tag, name)
+        decisions = [asdict(decision) for decision in reading.decisions(journal, tag, wave=name)]
+        refusals = reading.refusals(journal, tag, name)
+        return {**asdict(wave), "decisions": decisions, "refusals": refusals}
+    try:
+        candidate = reading.candidate(journal, tag, name)
+    except KeyError:
+        raise UserError(f"study {tag} has no experiment, candidate or wave {name}") from None
+    mine = [row["experiment"] for row in results(journal, tag) if row["candidate"] == name]
+    verdicts = [one.sentence for one in reading.decisions(journal, tag) if one.candidate == name]
+    return {**asdict(candidate), "experiments": mine, "decisions": verdicts}
+
+
+def wave_effects(journal: Journal, tag: str, wave: str) -> Effects | None:
+    """Main effects and interactions of the wave's factors on the metric, from its screening."""
+    past: PastWave = past_wave(journal, tag, wave)
+    observations: list[tuple[Knobs, float]] = [
+        (cell.knobs, cell.score) for cell in past.cells if cell.score is not None
+    ] + [(past.base, score) for score in past.controls]
+    factors = [factor for factor in past.factors if len(factor.levels) > 1]
+    if not factors or not observations:
+        return None
+    return estimate_effects(observations, factors, pooled([past.controls]))
+
+
+def wave_occupancy(journal: Journal, tag: str, wave: str, slots: int) -> Occupancy | None:
+    """How busy the slots were in a wave that one controller ran through."""
+    phases: dict[str, list[Span]] = defaultdict(list)
+    for tier, started, ended, training in reading.attempt_spans(journal, tag, wave):
+        phases[tier].append(Span(started, ended, training))
+    return occupancy(list(phases.values()), slots)
+
+
+def _standing(journal: Journal, study: reading.Study, name: str) -> dict[str, Any]:
+    """A candidate with its confirmed mean; where it was never confirmed, the mean of its runs as a control."""
+    candidate = reading.candidate(journal, study.tag, name)
+    kept = next((row for row in reading.kept(journal, study.tag) if row[1] == name), None)
+    decision = next(
+        (one for one in reading.decisions(journal, study.tag) if one.candidate == name and one.verdict is Verdict.KEEP),
+        None,
+    )
+    scores = decision.scores if decision else tuple(reading.scores_of(journal, study.tag, name))
+    return {
+        "candidate": name,
+        "commit": kept[2] if kept else candidate.commit,
+        "score": fmean(scores) if scores else None,
+        "runs": len(scores),
+        "change": decision.change if decision else None,
+        "low": decision.low if decision else None,
+        "high": decision.high if decision else None,
+        "knobs": dict(candidate.knobs),
+    }
+
+
+def _screening(journal: Journal, tag: str, wave: str) -> Table:
+    study = reading.study_of(journal, tag)
+    past = reading.wave(journal, tag, wave)
+    runs: dict[str, list[Result]] = defaultdict(list)
+    for result in reading.results_of(journal, tag, wave=wave):
+        if result.experiment.tier is Tier.SCREENING:
+            runs[result.experiment.candidate].append(result)
+    controls = [run.score for run in runs.get(past.incumbent, []) if run.score is not None]
+    beside = fmean(controls) if controls else None
+    table = _table(f"Screening, wave {wave}", "candidate", "knobs", study.metric, "against controls", "status")
+    sign = 1 if study.minimize else -1
+
+    def rank(item: tuple[str, list[Result]]) -> float:
+        scores = [run.score for run in item[1] if run.score is not None]
+        return sign * fmean(scores) if scores else float("inf")
+
+    for name, results_ in sorted(runs.items(), key=rank):
+        scores = [run.score for run in results_ if run.score is not None]
+        mean = fmean(scores) if scores else None
+        control = name == past.incumbent
+        spread = f" ± {stdev(scores):.6f}" if len(scores) > 1 else ""
+        table.add_row(
+            name,
+            f"control × {len(results_)}" if control else _plain(reading.candidate(journal, tag, name).knobs),
+            f"{mean:.6f}{spread}" if mean is not None else "—",
+            "" if control or mean is None or beside is None else f"{mean - beside:+.6f}",
+            ", ".join(sorted({run.status for run in results_})),
+        )
+    return table
+
+
+def _effects(effects: Effects, metric: str) -> Table:
+    table = _table(f"Effects on {metric}", "effect", "estimate", "95% interval")
+    for effect in sorted(effects.estimated, key=lambda one: -abs(one.estimate)):
+        interval = f"{effect.low:+.6f} to {effect.high:+.6f}" if effect.low is not None else "—"
+        table.add_row(effect.term.name, f"{effect.estimate:+.6f}", interval)
+    return table
+
+
+def _confirmation(journal: Journal, tag: str, runs: Sequence[Result], decisions: Sequence[Decision]) -> Table:
+    metric = reading.study_of(journal, tag).metric
+    table = _table("Confirmation", "candidate", metric, "control", "change", "95% interval", "verdict")
+    for decision in decisions:
+        known = decision.change is not None
+        interval = f"{decision.low:+.6f} to {decision.high:+.6f}" if decision.low is not None else "—"
+        table.add_row(
+            decision.candidate,
+            f"{fmean(decision.scores):.6f}" if known else "—",
+            f"{fmean(decision.control_scores):.6f}" if known else "—",
+            f"{decision.change:+.6f}" if known else "—",
+            interval,
+            decision.verdict.value,
+        )
+    return table
+
+
+def _table(title: str, *headings: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", justify="left" if number < 2 else "right")
+    return table
+
+
+def _plain(knobs: Knobs) -> str:
+    return ", ".join(f"{name}={value}" for name, value in knobs.items()) or "an edit"
