@@ -113,6 +113,9 @@ def choose_attention(device: str) -> Kernel:
 
         if "window_size" in inspect.signature(varlen_attn).parameters:
             return varlen
+    with contextlib.suppress(ImportError):
+        importlib.import_module("torch.nn.attention.flex_attention")
+        return flex
     return sdpa
 
 
@@ -131,6 +134,24 @@ def varlen(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
     reach = (-1 if window is None else window, 0)
     packed = (tensor.flatten(0, 1) for tensor in (q, k, v))
     return varlen_attn(*packed, ends, ends, length, length, window_size=reach).view_as(q)
+
+
+def flex(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    """torch's compiled attention, which skips the blocks that the window leaves out."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    return flex_attention(q, k, v, block_mask=block_mask(q.size(2), window, str(q.device))).transpose(1, 2)
+
+
+@functools.cache
+def block_mask(length: int, window: int | None, device: str) -> object:
+    """Which blocks of a square of `length` positions flex_attention has to look at."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    reach = length if window is None else window
+    within = lambda row, head, i, j: (i >= j) & (i - j <= reach)  # noqa: E731
+    return create_block_mask(within, None, None, length, length, device=device)
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:

@@ -174,10 +174,14 @@ class Run:
 
     def block(self) -> str:
         """The summary in upstream's form."""
-        from prepare.block import format_block
+        from prepare.block import FORMATS, format_block
 
-        shown = {name: value for name, value in self.metrics.items() if name != "flops_per_token"}
-        return format_block({**shown, "num_steps": int(self.metrics["num_steps"])})
+        shown = {
+            name: int(value) if value == int(value) and name not in FORMATS or name == "num_steps" else value
+            for name, value in self.metrics.items()
+            if name != "flops_per_token"
+        }
+        return format_block(shown)
 
     def _start(self, seed: int) -> tuple[int, int]:
         """Start train.py; returns the descriptors to write to it and to read from it."""

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of train/ and prepare/ set to the tiny profile with 16 steps, its data prepared in a cache of its own."""
+    """A copy of train/ and prepare/ set to the tiny profile with 8 steps, its data prepared in a cache of its own."""
     from prepare.dataset import ensure
     from prepare.profile import TINY
 

@@ -59,11 +59,13 @@ def test_no_logit_depends_on_a_later_token(model: torch.nn.Module) -> None:
         assert not torch.equal(model(before)[:, 40:], model(after)[:, 40:])
 
 
+@pytest.mark.parametrize("kernel", ["sdpa", "flex"])
 @pytest.mark.parametrize("window", [None, 1, 5, 18, 19, 100])
-def test_a_window_of_w_sees_w_plus_one_keys(train: ModuleType, window: int | None) -> None:
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_a_window_of_w_sees_w_plus_one_keys(train: ModuleType, window: int | None, kernel: str) -> None:
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 20, 4, 8, dtype=torch.float64).unbind()
-    out = train.sdpa(q, k, v, window)
+    out = getattr(train, kernel)(q, k, v, window)
     for i in range(20):
         seen = slice(0 if window is None else max(0, i - window), i + 1)
         weights = torch.softmax(torch.einsum("bhd,bjhd->bhj", q[:, i], k[:, seen]) / 8**0.5, -1)

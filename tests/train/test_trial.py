@@ -93,7 +93,7 @@ def test_a_trial_spends_its_budget_exactly_and_learns(run: Run) -> None:
     assert run.exit_code == 0
     assert run.tokens == 2**13
     assert run.losses[0] is None
-    assert len(run.losses) == 17
+    assert len(run.losses) == 9
     assert run.losses[1] == pytest.approx(np.log(512), abs=0.1)
     assert run.losses[-1] < run.losses[1] - 0.5
 
@@ -119,7 +119,7 @@ def test_by_hand_the_same_seed_gives_the_same_score(workspace: Path, run: Run, t
     printed = re.search(r"^---\nval_bpb: +(\S+)$", output, re.MULTILINE)
     assert printed is not None
     assert printed[1] == f"{run.bits_per_byte:.6f}"
-    assert re.search(r"^num_steps: +16$", output, re.MULTILINE)
+    assert re.search(r"^num_steps: +8$", output, re.MULTILINE)
 
 
 def test_another_seed_is_another_run(workspace: Path, run: Run) -> None:
