@@ -153,7 +153,7 @@ def status(workspace: Path, tag: str | None, as_json: bool) -> None:
       autoresearch status
     """
     from controller.commands import open_to_read, study_is_running
-    from controller.report import study_json, study_lines
+    from controller.standing import study_json, study_lines
 
     journal, tag = open_to_read(workspace, tag)
     running = study_is_running(journal, tag)
@@ -290,4 +290,5 @@ def reproduce(workspace: Path, commit: str | None, as_json: bool) -> None:
 def _console(to_stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(stderr=to_stderr)
+    console = Console(stderr=to_stderr)
+    return console if console.is_terminal else Console(stderr=to_stderr, width=160)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from controller.clock import Clock, RealClock
-from controller.journal import Journal, reading, study_lock
+from controller.journal import DIRECTORY, Journal, reading, study_lock
 from controller.journal.lock import is_locked
 from controller.records import UserError, Value
 
@@ -122,10 +122,7 @@ def preview_wave(start: Path, options: WaveOptions, console: Console, as_json: b
 
 def open_to_read(start: Path, tag: str | None) -> tuple[Journal, str]:
     """The journal around `start` and the study meant. Raises UserError where there is none."""
-    from controller.journal import DIRECTORY
-    from controller.repo import Repository
-
-    root = Repository.find(start).root
+    root = _root_with_journal(start)
     journal = Journal.read(root / DIRECTORY, RealClock())
     known = reading.tags(journal) if journal else []
     if journal is None or not known:
@@ -133,6 +130,17 @@ def open_to_read(start: Path, tag: str | None) -> tuple[Journal, str]:
     if tag is not None and tag not in known:
         raise UserError(f"there is no study {tag}; there are {', '.join(known)}")
     return journal, tag or known[-1]
+
+
+def _root_with_journal(start: Path) -> Path:
+    """The workspace around `start`. Looks for its journal first: asking git takes longer than the whole answer."""
+    if start.is_dir():
+        for folder in (start.resolve(), *start.resolve().parents):
+            if (folder / DIRECTORY).is_dir():
+                return folder
+    from controller.repo import Repository
+
+    return Repository.find(start).root
 
 
 def study_is_running(journal: Journal, tag: str) -> bool:

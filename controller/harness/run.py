@@ -177,7 +177,7 @@ class Run:
         from prepare.block import FORMATS, format_block
 
         shown = {
-            name: int(value) if value == int(value) and name not in FORMATS or name == "num_steps" else value
+            name: int(value) if (value == int(value) and name not in FORMATS) or name == "num_steps" else value
             for name, value in self.metrics.items()
             if name != "flops_per_token"
         }

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from controller.journal.store import Journal
@@ -74,8 +75,28 @@ def upstream_rows(journal: Journal, tag: str) -> list[tuple[str, str, str, str, 
 
 
 def to_json(journal: Journal, tag: str) -> str:
-    """The rows as one JSON list, a row a line."""
-    return "[\n" + ",\n".join(json.dumps(row) for row in results(journal, tag)) + "\n]"
+    """The rows as one JSON list, a row a line: what `results` gives, put together from the JSON that the tables hold.
+
+    With 100,000 rows, taking that apart only to write it again would cost most of the time.
+    """
+    row_format = "{{" + ", ".join(f'"{column}": {{}}' for column in COLUMNS) + "}}"
+    lines = []
+    for row in journal.db.execute(_QUERY, (tag, None, None)):
+        metrics, base, own, scored = row[13], row[14], row[15], row[12] == "done" and '"val_bpb"' in row[13]
+        if own == "{}" or row[23]:
+            knobs = base
+        elif base == "{}":
+            knobs = own
+        else:
+            knobs = json.dumps(json.loads(base) | json.loads(own))
+        score = json.loads(metrics)["val_bpb"] if scored else None
+        literals = [
+            encode_basestring_ascii(value) if value.__class__ is str else "null" if value is None else repr(value)
+            for value in (*row[:13], score, *row[16:22])
+        ]
+        self_reported = "true" if row[22] else "false"
+        lines.append(row_format.format(*literals[:14], metrics, knobs, *literals[14:], self_reported))
+    return "[\n" + ",\n".join(lines) + "\n]"
 
 
 def to_csv(journal: Journal, tag: str) -> str:

@@ -208,10 +208,19 @@ def clusters(journal: Journal, tag: str) -> list[tuple[str, str]]:
     return [tuple(row) for row in journal.db.execute(query, (tag,))]
 
 
-def scores_of(journal: Journal, tag: str, name: str) -> list[float]:
-    """Every score of one candidate."""
-    query = "SELECT score FROM experiments WHERE study = ? AND candidate = ? AND score IS NOT NULL ORDER BY number"
-    return [score for (score,) in journal.db.execute(query, (tag, name))]
+def replicates(journal: Journal, tag: str, name: str) -> list[float]:
+    """Scores of a candidate's runs as a control, like with like: of one tier, on one accelerator.
+
+    Of confirmation where there are any, and where most of them ran.
+    """
+    query = (
+        "SELECT tier, accelerator, score FROM experiments WHERE study = ? AND candidate = ? AND role = ?"
+        " AND score IS NOT NULL ORDER BY number"
+    )
+    groups: dict[tuple[bool, str], list[float]] = {}
+    for tier, accelerator, score in journal.db.execute(query, (tag, name, Role.CONTROL)):
+        groups.setdefault((tier == Tier.CONFIRMATION, accelerator), []).append(score)
+    return max(groups.items(), key=lambda group: (group[0][0], len(group[1])), default=(None, []))[1]
 
 
 def any_self_reported(journal: Journal, tag: str) -> bool:
