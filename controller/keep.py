@@ -49,7 +49,10 @@ def commit_winner(study: Study, wave: Wave, decision: Decision, earlier: Sequenc
     runs = [
         result
         for result in reading.results_of(study.journal, study.tag, wave=wave.id)
-        if result.experiment.candidate == decision.candidate and result.experiment.tier is Tier.CONFIRMATION
+        if result.experiment.candidate == decision.candidate
+        and result.experiment.tier is Tier.CONFIRMATION
+        and result.experiment.seed in decision.seeds
+        and result.accelerator == decision.accelerator
     ]
     at = reading.decided_at(study.journal, study.tag, wave.id)
     message = _message(study, wave, candidate, decision, reproduction_interval(decision, noise), runs)
@@ -59,8 +62,9 @@ def commit_winner(study: Study, wave: Wave, decision: Decision, earlier: Sequenc
 
 
 def claim_of(message: str) -> Claim | None:
-    """What a commit message claims; None where it isn't a winner's."""
-    found = dict(re.findall(rf"^{PREFIX}([A-Za-z]+): (.+)$", message, flags=re.MULTILINE))
+    """What a commit message claims in its last paragraph; None where it isn't a winner's."""
+    trailers = message.rstrip().rpartition("\n\n")[2]
+    found = dict(re.findall(rf"^{PREFIX}([A-Za-z]+): (.+)$", trailers, flags=re.MULTILINE))
     try:
         metric, value = found["Metric"].split()
         low, high = found["Interval"].split()
@@ -109,10 +113,11 @@ def _message(
     if any(run.self_reported for run in runs):
         trailers["Scored-By"] = "the trainer itself (self-reported)"
     lines = "\n".join(f"{PREFIX}{key}: {value}" for key, value in trailers.items())
-    subject = f"Keep {candidate.id}: {_one_line(knobs or name)}"
-    return f"{subject}\n\n{_one_line(decision.sentence)}\n{_one_line(hypothesis)}\n\n{lines}\n"
+    subject = f"Keep {candidate.id}: {one_line(knobs or name)}"
+    return f"{subject}\n\n{one_line(decision.sentence)}\n{one_line(hypothesis)}\n\n{lines}\n"
 
 
-def _one_line(text: str) -> str:
-    """Proposals are written by agents: nothing in them may look like a trailer of ours."""
-    return " ".join(text.split()).replace(PREFIX, "")
+def one_line(text: str) -> str:
+    """`text` as one line that can't be taken for a trailer of ours, whatever the agent who wrote it had in mind."""
+    plain = "".join(character if character.isprintable() else " " for character in text)
+    return re.sub(PREFIX, "autoresearch ", " ".join(plain.split()), flags=re.IGNORECASE)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from controller.journal.reading import Result
-from controller.records import Decision, Role, Tier, Verdict
+from controller.records import Decision, Label, Role, Tier, Verdict
 from controller.stats import Comparison, Noise, combine, compare, pooled, prediction_interval, residual, verdict
 
 CONFIDENCE = 0.95
@@ -99,12 +99,14 @@ def decide(
     """
     runs = [result for result in results if result.experiment.role is Role.CONFIRMATION]
     arms = sorted({run.experiment.candidate for run in runs})
-    failures = {run.experiment.candidate: run for run in runs if run.score is None}
+    failures = {run.experiment.candidate: run for run in runs if _is_its_own_failure(run)}
     here = blocks(results, incumbent)
     decisions = []
     for candidate in arms:
         if candidate in failures:
             decisions.append(_failed(wave, failures[candidate], rules))
+        elif not here:
+            decisions.append(_unknown(wave, candidate, rules))
         else:
             # A candidate that ran on several accelerators is judged where it has most pairs.
             judged = [_judged(wave, candidate, block, [*earlier, *here], len(arms), rules) for block in here]
@@ -130,10 +132,9 @@ def _judged(wave: str, candidate: str, block: Block, known: Sequence[Block], arm
     decided = verdict(compared, rules.min_effect, minimize=rules.minimize)
     name = rules.names[candidate]
     if compared.change is None:
-        said = f"{decided} {name}: no run of it has a control with the same seed beside it"
-    else:
-        said = f"{decided} {name}: {rules.metric} {fmean(beside):.6f} → {fmean(scores):.6f}, {_change(compared)}"
-        said += f", {len(seeds)} paired seeds on {block.accelerator}"
+        return _unknown(wave, candidate, rules)
+    said = f"{decided} {name}: {rules.metric} {fmean(beside):.6f} → {fmean(scores):.6f}, {_change(compared)}"
+    said += f", {len(seeds)} paired seeds on {block.accelerator}"
     return Decision(
         wave=wave,
         candidate=candidate,
@@ -153,6 +154,17 @@ def _change(compared: Comparison) -> str:
     if compared.low is None or compared.high is None:
         return f"change {compared.change:+.6f} with no interval (two seeds or more give one)"
     return f"change {compared.change:+.6f} (95% interval {compared.low:+.6f} to {compared.high:+.6f})"
+
+
+def _is_its_own_failure(run: Result) -> bool:
+    """A run that the infrastructure kept from its end says nothing against its candidate: it is only missing."""
+    return run.score is None and not (run.status in set(Label) and Label(run.status).infrastructure)
+
+
+def _unknown(wave: str, candidate: str, rules: Rules) -> Decision:
+    verdict = Verdict.INCONCLUSIVE
+    sentence = f"{verdict} {rules.names[candidate]}: no run of it has a control with the same seed beside it"
+    return Decision(wave, candidate, verdict, None, None, None, sentence)
 
 
 def _failed(wave: str, run: Result, rules: Rules) -> Decision:

@@ -8,8 +8,9 @@ would show up there as the user's own undoing of the winner.
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ from controller.records import UserError
 
 if TYPE_CHECKING:
     from git import Repo as GitRepo
+
+_CONFIGURATION = ("-c", "core.quotepath=false", "-c", "i18n.commitEncoding=utf-8")
+_REPOSITORY_VARIABLES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"}
 
 IDENTITY = "autoresearch"
 EMAIL = "autoresearch@localhost"
@@ -32,7 +36,10 @@ class Repository:
     @classmethod
     def find(cls, start: Path) -> Repository:
         """The repository around `start`. Raises UserError where there is none, or none with a commit."""
-        import git
+        try:
+            import git
+        except ImportError:  # GitPython looks for git while it is imported.
+            raise UserError("git is not installed, or not on the PATH; install it") from None
 
         if not start.exists():
             raise UserError(f"{start} does not exist; give -C the folder of a workspace")
@@ -72,7 +79,7 @@ class Repository:
         """The bytes of `path` at `commit`; None where there is no such file."""
         try:
             blob = self._git.commit(commit).tree / path
-        except KeyError:
+        except (KeyError, AttributeError):  # AttributeError: a folder of the path is a file there.
             return None
         return bytes(blob.data_stream.read()) if blob.type == "blob" else None
 
@@ -86,7 +93,7 @@ class Repository:
 
     def is_dirty(self, path: str) -> bool:
         """Whether `path` differs from the commit that is checked out."""
-        return bool(self._run("status", "--porcelain", "--", path))
+        return not self._git.bare and bool(self._run("status", "--porcelain", "--", path))
 
     def diff(self, old: str, new: str) -> str:
         """The difference between two commits, as `git diff` shows it."""
@@ -97,12 +104,15 @@ class Repository:
         return self._run("log", "--oneline", "--no-color", f"{old}..{new}")
 
     def archive(self, commit: str) -> bytes:
-        """Every file of `commit` as a tar archive, byte for byte as committed."""
-        process = self._git.git.execute(
-            ["git", "-c", "core.autocrlf=false", "archive", "--format=tar", commit], stdout_as_string=False
-        )
-        assert isinstance(process, bytes)
-        return process
+        """Every file of `commit` as a tar archive: as committed, whatever line endings this machine is set to.
+
+        What the commit's own .gitattributes say (`export-ignore`, `eol`) holds everywhere, and here too.
+        """
+        local = ("-c", "core.autocrlf=false", "-c", "core.eol=lf")
+        status, output, reason = self._git_command([*local, "archive", "--format=tar", commit], {}, None)
+        if status != 0:
+            raise UserError(f"git archive failed: {reason}")
+        return output
 
     def commit_edit(self, parent: str, edits: Mapping[str, str], message: str, at: float) -> str:
         """A commit on `parent` in which the files in `edits` have new texts; no ref points at it yet.
@@ -130,7 +140,11 @@ class Repository:
             **{f"GIT_{who}_DATE": stamp for who in ("AUTHOR", "COMMITTER")},
         }
         tree = self._run("rev-parse", f"{tree}^{{tree}}")
-        return self._run("commit-tree", tree, "-p", parent, "-m", message, env=env)
+        with tempfile.NamedTemporaryFile() as file:
+            # In a file, as an argument may be only so long; git refuses null bytes.
+            file.write(message.replace("\0", "").encode("utf-8", errors="replace"))
+            file.flush()
+            return self._run("commit-tree", tree, "-p", parent, "-F", file.name, env=env)
 
     def point(self, ref: str, commit: str) -> None:
         """Make the full ref name `ref` point at `commit`."""
@@ -139,30 +153,34 @@ class Repository:
     def advance(self, branch: str, commit: str, expected: str) -> None:
         """Fast-forward `branch` from `expected` to `commit`, and the files of its checkouts with it.
 
-        Does nothing where the branch is there already. Raises UserError where somebody else has moved it.
+        Doing it again after being cut off finishes it. Raises UserError where somebody else has moved the branch.
         """
         ref = f"refs/heads/{branch}"
         now = self.resolve(ref)
-        if now == commit:
-            return
-        if now != expected:
+        if now not in (commit, expected):
             raise UserError(
                 f"branch {branch} was moved to {(now or 'nothing')[:10]} while the study was at {expected[:10]};"
                 f" point it back, or start a new study with --tag"
             )
-        followers = [tree for tree in self._checkouts(branch) if not self._changed(tree)]
-        self._run("update-ref", "-m", "autoresearch: keep", ref, commit, expected)
+        followers = [tree for tree in self._checkouts(branch) if self._is_at(tree, expected)]
+        if now != commit:
+            self._run("update-ref", "-m", "autoresearch: keep", ref, commit, expected)
         for tree in followers:
-            self._run("-C", str(tree), "read-tree", "-m", "-u", expected, commit)
+            self._run("read-tree", "-m", "-u", expected, commit, tree=tree)
 
     def exclude(self, pattern: str) -> None:
         """Have git ignore `pattern` in this clone, without touching a file of the user's."""
-        path = Path(self._run("rev-parse", "--git-path", "info/exclude"))
-        file = path if path.is_absolute() else self.root / path
-        lines = file.read_text().splitlines() if file.exists() else []
-        if pattern not in lines:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text("\n".join([*lines, pattern]) + "\n")
+        file = self.root / self._run("rev-parse", "--git-path", "info/exclude")
+        try:
+            present = file.read_bytes() if file.exists() else b""
+            if pattern.encode() not in present.splitlines():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with file.open("ab") as end:
+                    end.write((b"\n" if present and not present.endswith(b"\n") else b"") + pattern.encode() + b"\n")
+        except OSError as error:
+            raise UserError(
+                f"{file} can't be written ({error.strerror}); free or unlock the disk, and run again"
+            ) from None
 
     def _checkouts(self, branch: str) -> list[Path]:
         trees: list[Path] = []
@@ -172,40 +190,55 @@ class Repository:
                 trees.append(Path(lines[0].removeprefix("worktree ")))
         return [tree for tree in trees if tree.exists()]
 
-    def _changed(self, tree: Path) -> bool:
-        return bool(self._run("-C", str(tree), "status", "--porcelain", "--untracked-files=no"))
+    def _is_at(self, tree: Path, commit: str) -> bool:
+        """Whether index and tracked files of a work tree are those of `commit`, whatever its HEAD says."""
+        self._run("status", "--porcelain", "--untracked-files=no", tree=tree)  # looks at touched files again
+        staged = self._run("diff-index", "--cached", "--name-only", commit, "--", tree=tree)
+        return not staged and not self._run("diff-files", "--name-only", tree=tree)
 
     def _mode(self, commit: str, path: str) -> str:
         listing = self._run("ls-tree", commit, "--", path)
         return listing.split(" ", 1)[0] if listing else "100644"
 
-    def _run(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
-        import git
-
-        try:
-            output = self._git.git.execute(
-                ["git", "-c", "core.quotepath=false", *arguments],
-                env={**os.environ, **(env or {})},
-                strip_newline_in_stdout=True,
-            )
-        except git.GitCommandError as error:
-            reason = " ".join(str(error.stderr).replace("stderr:", "").split())
-            raise UserError(f"git {arguments[0]} failed: {reason}") from None
-        return str(output)
+    def _run(self, *arguments: str, env: Mapping[str, str] | None = None, tree: Path | None = None) -> str:
+        status, output, reason = self._git_command(arguments, env or {}, tree)
+        if status != 0:
+            raise UserError(f"git {arguments[0]} failed: {reason}")
+        return output.decode("utf-8", errors="surrogateescape").removesuffix("\n")
 
     def _try(self, *arguments: str) -> str | None:
-        try:
-            return self._run(*arguments)
-        except UserError:
-            return None
+        """What git says; None where it says no without a word, as `--quiet` has it do."""
+        status, output, reason = self._git_command(arguments, {}, None)
+        if status != 0 and reason:
+            raise UserError(f"git {arguments[0]} failed: {reason}")
+        return None if status != 0 else output.decode("utf-8", errors="surrogateescape").removesuffix("\n")
+
+    def _git_command(
+        self, arguments: Sequence[str], env: Mapping[str, str], tree: Path | None
+    ) -> tuple[int, bytes, str]:
+        # Run from one of git's own hooks, we would inherit which repository and index that hook is about.
+        clean = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
+        done = subprocess.run(
+            ["git", *_CONFIGURATION, *arguments],
+            cwd=tree or self.root,
+            env={**clean, "LC_ALL": "C", "LANGUAGE": "C", **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        return done.returncode, done.stdout, " ".join(done.stderr.decode("utf-8", errors="replace").split())
 
 
 def initialise(directory: Path) -> Repository:
     """A new repository in `directory`, with everything in it as the first commit."""
     import git
 
-    made = git.Repo.init(directory, initial_branch="main")
-    made.git.add("--all")
+    try:
+        made = git.Repo.init(directory, initial_branch="main")
+        # The user's own ignore rules, line endings and hook templates are for their files, not for these.
+        made.git.execute(["git", "-c", "core.autocrlf=false", "add", "--all", "--force"])
+    except git.GitCommandError as error:
+        raise UserError(f"git could not begin a repository in {directory}: {error.stderr.strip()}") from None
     actor = git.Actor(IDENTITY, EMAIL)
-    made.index.commit("Begin the workspace", author=actor, committer=actor)
+    made.index.commit("Begin the workspace", author=actor, committer=actor, skip_hooks=True)
     return Repository(made)

@@ -13,7 +13,6 @@ from controller.journal import Journal, reading
 from controller.journal.export import results
 from controller.journal.reading import Result
 from controller.occupancy import Occupancy, Span, occupancy
-from controller.proposers.protocol import PastWave
 from controller.records import Decision, Knobs, Role, Tier, UserError, Verdict
 from controller.stats import Effects, estimate_effects, pooled
 
@@ -28,7 +27,7 @@ def wave_tables(journal: Journal, tag: str, wave: str, slots: int) -> list[Rende
 
     shown: list[RenderableType] = [_screening(journal, tag, wave)]
     effects = wave_effects(journal, tag, wave)
-    if effects is not None and effects.estimated:
+    if effects.estimated:
         shown.append(_effects(effects, reading.study_of(journal, tag).metric))
     confirmed = [one for one in reading.results_of(journal, tag, wave=wave) if one.experiment.tier is Tier.CONFIRMATION]
     if confirmed:
@@ -48,7 +47,8 @@ def conclusion(journal: Journal, tag: str, wave: str) -> str:
     if kept is not None:
         return kept.sentence
     if decisions:
-        best = decisions[0]
+        sign = 1 if reading.study_of(journal, tag).minimize else -1
+        best = min(decisions, key=lambda one: sign * one.change if one.change is not None else float("inf"))
         return f"nothing is kept; nearest was: {best.sentence}"
     screened = [one for one in reading.results_of(journal, tag, wave=wave) if one.experiment.role is Role.CELL]
     scored = sum(one.score is not None for one in screened)
@@ -68,8 +68,8 @@ def wave_json(journal: Journal, tag: str, wave: str, slots: int) -> dict[str, An
         "commit": kept[2] if kept else None,
         "decisions": [asdict(decision) for decision in reading.decisions(journal, tag, wave=wave)],
         "effects": [
-            {"effect": effect.term.name, "estimate": effect.estimate, "low": effect.low, "high": effect.high}
-            for effect in (effects.estimated if effects else ())
+            {"effect": effect.term.description, "estimate": effect.estimate, "low": effect.low, "high": effect.high}
+            for effect in effects.estimated
         ],
         "busy_share": used.busy if used else None,
         "training_share": used.training if used else None,
@@ -118,15 +118,15 @@ def details(journal: Journal, tag: str, name: str) -> dict[str, Any]:
     return {**asdict(candidate), "experiments": mine, "decisions": verdicts}
 
 
-def wave_effects(journal: Journal, tag: str, wave: str) -> Effects | None:
+def wave_effects(journal: Journal, tag: str, wave: str) -> Effects:
     """Main effects and interactions of the wave's factors on the metric, from its screening."""
-    past: PastWave = past_wave(journal, tag, wave)
+    past = past_wave(journal, tag, wave)
     observations: list[tuple[Knobs, float]] = [
         (cell.knobs, cell.score) for cell in past.cells if cell.score is not None
     ] + [(past.base, score) for score in past.controls]
     factors = [factor for factor in past.factors if len(factor.levels) > 1]
     if not factors or not observations:
-        return None
+        return Effects((), ())
     return estimate_effects(observations, factors, pooled([past.controls]))
 
 
@@ -171,9 +171,12 @@ def _screening(journal: Journal, tag: str, wave: str) -> Table:
 
 def _effects(effects: Effects, metric: str) -> Table:
     table = _table(f"Effects on {metric}", "effect", "estimate", "95% interval")
+    mains = [term.name for term in effects.not_estimable if len(term.knobs) == 1]
+    if mains:
+        table.caption, table.caption_justify = f"not to be told apart in this wave: {', '.join(mains)}", "left"
     for effect in sorted(effects.estimated, key=lambda one: -abs(one.estimate)):
         interval = f"{effect.low:+.6f} to {effect.high:+.6f}" if effect.low is not None else "—"
-        table.add_row(effect.term.name, f"{effect.estimate:+.6f}", interval)
+        table.add_row(effect.term.description, f"{effect.estimate:+.6f}", interval)
     return table
 
 

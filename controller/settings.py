@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import yaml
@@ -9,15 +10,21 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 
 from controller.records import Tier, UserError
 
+CHANGEABLE = frozenset({"budget"})
+"""The settings that may change while a study runs; the others are what makes its scores comparable."""
+
+MOST_SEEDS = 500
+"""Seeds a tier may have: within a wave, screening and confirmation have this many seed numbers each."""
+
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Metric(_Strict):
     """What is measured, and which way is better."""
 
-    name: str = "val_bpb"
+    name: str = Field(default="val_bpb", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
     goal: Literal["minimize", "maximize"] = "minimize"
 
 
@@ -25,14 +32,14 @@ class Screening(_Strict):
     """The tier that asks many cheap questions: `seeds` runs of each cell."""
 
     accelerators: tuple[str, ...] = ("H100",)
-    seeds: PositiveInt = 1
+    seeds: int = Field(default=1, ge=1, le=MOST_SEEDS)
 
 
 class Confirmation(_Strict):
     """The tier that decides: the `promote` best cells, `seeds` fresh seeds each, beside as many controls."""
 
     accelerators: tuple[str, ...] = ("H200",)
-    seeds: PositiveInt = 3
+    seeds: int = Field(default=3, ge=1, le=MOST_SEEDS)
     promote: PositiveInt = 3
 
 
@@ -77,9 +84,9 @@ class Settings(_Strict):
         """Accelerators that serve `tier`."""
         return (self.tiers.screening if tier is Tier.SCREENING else self.tiers.confirmation).accelerators
 
-    def frozen(self) -> dict[str, Any]:
-        """What a study must keep to its end: everything but the budget."""
-        return self.model_dump(mode="json", exclude={"budget"})
+    def recorded(self) -> dict[str, Any]:
+        """The settings as the journal keeps them."""
+        return self.model_dump(mode="json")
 
 
 def parse(program: str, file: str = "program.md") -> Settings:
@@ -87,43 +94,63 @@ def parse(program: str, file: str = "program.md") -> Settings:
 
     Raises UserError naming the line, or the key, that is wrong.
     """
-    lines = program.splitlines()
+    lines = program.removeprefix("\ufeff").splitlines()
     if not lines or lines[0].strip() != "---":
         return Settings()
     end = next((number for number, line in enumerate(lines[1:], 1) if line.strip() == "---"), None)
     if end is None:
+        begun = next((line for line in lines[1:] if line.strip()), "")
+        if not re.match(r"\s*[\w'\"]+\s*:(\s|$)", begun):
+            return Settings()  # prose under a horizontal rule
         raise UserError(f"{file}, line 1: the front matter is not closed; end it with a line of three dashes")
     try:
-        found = yaml.safe_load("\n".join(lines[1:end]))
+        text = "\n".join(lines[1:end])
+        found = _without_nothing(yaml.safe_load(text))
+        if found is None:
+            return Settings()
+        if not isinstance(found, dict):
+            raise UserError(f"{file}, line 2: the front matter must be keys with values, like `min_effect: 0.0005`")
+        return Settings.model_validate(found)
     except yaml.MarkedYAMLError as error:
         # The mark counts from 0, and the front matter begins on the file's second line.
         line = (error.problem_mark.line if error.problem_mark else 0) + 2
         raise UserError(f"{file}, line {line}: {error.problem or 'not YAML'}; correct the front matter") from None
-    if found is None:
-        return Settings()
-    if not isinstance(found, dict):
-        raise UserError(f"{file}, line 2: the front matter must be keys with values, like `min_effect: 0.0005`")
-    try:
-        return Settings.model_validate(found)
     except ValidationError as error:
-        raise UserError(_sentence(error, lines, file)) from None
+        raise UserError(_sentence(error, text, file)) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a control character, a month 13
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{file}: the front matter can't be read: {reason}; correct it") from None
 
 
-def _sentence(error: ValidationError, lines: list[str], file: str) -> str:
+def _without_nothing(found: Any) -> Any:
+    """What YAML found, less the keys that have no value: `budget:` with nothing behind it says nothing."""
+    if not isinstance(found, dict):
+        return found
+    return {key: _without_nothing(value) for key, value in found.items() if value is not None}
+
+
+def _sentence(error: ValidationError, text: str, file: str) -> str:
     first = error.errors(include_url=False)[0]
-    path = [str(part) for part in first["loc"]]
-    line = _line_of(path, lines)
+    path = [str(part) for part in first["loc"] if part != "[key]"]
+    line = _line_of(path, text)
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         parent: Any = Settings
         for part in path[:-1]:
             parent = parent.model_fields[part].annotation
         return f"{file}, line {line}: unknown key {key}; known here: {', '.join(parent.model_fields)}"
-    return f"{file}, line {line}: {key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
+    return f"{file}, line {line}: {key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r:.80}"
 
 
-def _line_of(path: list[str], lines: list[str]) -> int:
-    at = 0
+def _line_of(path: list[str], text: str) -> int:
+    """The file's line on which the front matter `text` sets the key at `path`, or the nearest key around it."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    line = 0
     for part in path:
-        at = next((number for number in range(max(at, 1), len(lines)) if f"{part}:" in lines[number]), at)
-    return at + 1
+        if not isinstance(node, yaml.MappingNode):
+            break
+        key, node = next(((key, value) for key, value in node.value if key.value == part), (None, None))
+        if key is None:
+            break
+        line = key.start_mark.line
+    return line + 2

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from controller.clock import Clock
-from controller.edits import model_digest
-from controller.journal import Journal, StudyStarted, reading
+from controller.edits import SourceError, model_digest
+from controller.journal import Journal, SettingsChanged, StudyStarted, reading
 from controller.records import Candidate, UserError
+from controller.settings import CHANGEABLE
 from controller.workspace import Workspace
 
 BASELINE = "c0000"
@@ -54,10 +57,12 @@ def choose_tag(workspace: Workspace, journal: Journal | None, asked: str | None,
     if asked is None:
         known = reading.tags(journal) if journal else []
         return known[-1] if known else time.strftime("%b%d", time.gmtime(clock.now())).lower()
-    plain = asked and not asked.startswith("-") and not asked.endswith("-tip") and "/" not in asked
+    # A dot would make one study's attempts look like another's: an attempt is called TAG.EXPERIMENT.NUMBER.
+    plain = re.fullmatch(r"\w[\w-]{0,63}", asked) and not asked.endswith("-tip")
     if not plain or not workspace.repository.valid_branch(branch_name(asked)):
         raise UserError(
-            f"--tag {asked!r} can't be a branch name; use letters, digits, '-' and '_', not ending in '-tip'"
+            f"--tag {asked[:80]!r} can't be a study's; use up to 64 letters, digits, '-' and '_',"
+            " not beginning with '-' nor ending in '-tip'"
         )
     return asked
 
@@ -69,23 +74,25 @@ def open_study(workspace: Workspace, journal: Journal, tag: str) -> Study:
     settings were changed that a study keeps to its end, or where the branch was moved by somebody else.
     """
     branch = branch_name(tag)
-    at = workspace.repository.branches(branch).get(branch)
     found = reading.study(journal, tag)
     if found is None:
-        return _begin(workspace, journal, tag, at)
-    changed = _differences(dict(found.settings), workspace.settings.frozen())
+        return _begin(workspace, journal, tag, workspace.repository.branches(branch).get(branch))
+    changed = _differences(_frozen(found.settings), _frozen(workspace.settings.recorded()))
     if changed:
         raise UserError(
             f"study {tag} was begun with other settings ({', '.join(changed)});"
             " set them back in program.md, or begin a new study with --tag"
         )
-    if at is None:
+    local = workspace.repository.resolve(f"refs/heads/{branch}")
+    if local is None:
         workspace.repository.point(f"refs/heads/{branch}", found.tip)
-    elif at != found.tip and not _pending_commit(journal, tag):
+    elif local != found.tip and not _pending_commit(journal, tag):
         raise UserError(
-            f"branch {branch} was moved to {at[:10]} while the study is at {found.tip[:10]}; point it back,"
+            f"branch {branch} was moved to {local[:10]} while the study is at {found.tip[:10]}; point it back,"
             " or begin a new study with --tag"
         )
+    if found.settings != workspace.settings.recorded():
+        journal.record(tag, SettingsChanged(workspace.settings.recorded()))
     return Study(tag, workspace, journal, branch)
 
 
@@ -99,7 +106,7 @@ def preview_study(workspace: Workspace, journal: Journal, tag: str) -> Study:
 
 def _begin(workspace: Workspace, journal: Journal, tag: str, at: str | None) -> Study:
     commit = at or workspace.head
-    workspace.source(commit)
+    _model(workspace, commit)
     # The branch first: a branch without its journal is simply begun from, a journal without its branch would be odd.
     workspace.repository.point(f"refs/heads/{branch_name(tag)}", commit)
     _record_start(workspace, journal, tag, commit)
@@ -108,16 +115,29 @@ def _begin(workspace: Workspace, journal: Journal, tag: str, at: str | None) -> 
 
 def _record_start(workspace: Workspace, journal: Journal, tag: str, commit: str) -> None:
     settings = workspace.settings
-    baseline = Candidate(BASELINE, commit, commit, {}, model_digest(workspace.source(commit)))
+    baseline = Candidate(BASELINE, commit, commit, {}, _model(workspace, commit))
     minimize = settings.metric.goal == "minimize"
-    event = StudyStarted(baseline, branch_name(tag), settings.metric.name, minimize, settings.frozen())
+    event = StudyStarted(baseline, branch_name(tag), settings.metric.name, minimize, settings.recorded())
     journal.record(tag, event)
+
+
+def _model(workspace: Workspace, commit: str) -> str:
+    """The digest of the model at `commit`. Raises UserError where the file isn't there, or no Python."""
+    try:
+        return model_digest(workspace.source(commit))
+    except SourceError as error:
+        raise UserError(f"{workspace.edit} in commit {commit[:10]}, {error}") from None
 
 
 def _pending_commit(journal: Journal, tag: str) -> bool:
     """Whether a wave was cut off between its decision and the record of its commit."""
     unfinished = reading.unfinished_wave(journal, tag)
     return unfinished is not None and unfinished[1] == "decided"
+
+
+def _frozen(settings: Mapping[str, object]) -> dict[str, object]:
+    """What a study must keep to its end."""
+    return {name: value for name, value in settings.items() if name not in CHANGEABLE}
 
 
 def _differences(old: dict[str, object], new: dict[str, object], prefix: str = "") -> list[str]:

@@ -35,21 +35,29 @@ def init(directory: Path, profile: str) -> Repository:
 
     The folder appears whole or not at all. Raises UserError where it can't be made.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UserError(f"{directory} is not empty; give `init` a new folder")
+    try:
+        present = directory.exists()
+        if present and (not directory.is_dir() or any(directory.iterdir())):
+            raise UserError(f"{directory} is not empty; give `init` a new folder")
+    except OSError as error:
+        raise UserError(f"{directory} can't be read ({error.strerror}); choose another folder") from None
     source = _template()
     known = _profiles(source)
     if profile not in known:
         raise UserError(f"there is no profile {profile}; choose one of {', '.join(known)}")
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
+        # An empty folder is filled rather than replaced: a shell may be in it, or a disk mounted on it.
+        beside = directory if present else directory.parent
+        beside.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=beside, prefix=".autoresearch-init-") as scratch:
             made = Path(scratch, "workspace")
             _lay_out(source, made, directory.resolve().name, profile, known[profile])
             initialise(made)
-            if directory.exists():
-                directory.rmdir()
-            made.rename(directory)
+            if present:
+                for entry in made.iterdir():
+                    entry.rename(directory / entry.name)
+            else:
+                made.rename(directory)
     except OSError as error:
         raise UserError(f"{directory} can't be made ({error.strerror}); choose another folder") from None
     return Repository.find(directory)

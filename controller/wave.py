@@ -17,9 +17,9 @@ from controller.clock import Clock
 from controller.edits import model_digest, read_knobs, refusal, set_knobs
 from controller.history import earlier_blocks, history
 from controller.journal import ConfirmationPlanned, Refusal, WaveDecided, WaveDesigned, WaveEnded, reading
-from controller.keep import commit_winner
+from controller.keep import commit_winner, one_line
 from controller.promotion import Rules, blocks, decide, promoted
-from controller.proposers.protocol import Context, Proposer
+from controller.proposers import Context, Person, Proposer
 from controller.records import (
     Candidate,
     Experiment,
@@ -28,15 +28,17 @@ from controller.records import (
     Proposal,
     Role,
     Tier,
+    UserError,
     Value,
     Verdict,
     Wave,
 )
 from controller.scheduler import Scheduler
+from controller.settings import MOST_SEEDS
 from controller.study import Study
 
 SEEDS_PER_WAVE = 1000
-FIRST_CONFIRMATION_SEED = 501
+FIRST_CONFIRMATION_SEED = MOST_SEEDS + 1
 """Within a wave's seeds: screening counts from 1, confirmation from here, so that no seed serves both."""
 
 
@@ -73,7 +75,7 @@ class Design:
 async def design(study: Study, proposer: Proposer, request: Request) -> Design:
     """Ask `proposer` for proposals and combine their levels into cells; what must not run is refused with its reason.
 
-    Raises NothingRan where nothing is left to try.
+    Raises NothingRan where nothing is left to try, UserError where nothing of what a person asked for may run.
     """
     source = study.workspace.source(study.tip)
     incumbent = read_knobs(source)
@@ -93,7 +95,12 @@ async def design(study: Study, proposer: Proposer, request: Request) -> Design:
     refusals: list[Refusal] = []
     models = dict(tried)
     for name, proposal in named.items():
-        for cell, reason in _cells_of(name, proposal, source, incumbent, models):
+        try:
+            found = _cells_of(name, proposal, source, incumbent, models)
+        except (UserError, ValueError) as error:  # its edit doesn't parse, or lacks a knob that it wants to set
+            refusals.append(Refusal(proposal.name, proposal.hypothesis, str(error)))
+            continue
+        for cell, reason in found:
             if reason is None:
                 models[cell.model] = "another cell of this wave"
                 cells.append(cell)
@@ -101,6 +108,8 @@ async def design(study: Study, proposer: Proposer, request: Request) -> Design:
                 refusals.append(Refusal(f"{proposal.name}: {describe(cell.knobs)}", proposal.hypothesis, reason))
     if not cells:
         why = f": {refusals[0].reason}" if refusals else ""
+        if proposer.name == Person.name and refusals:
+            raise UserError(f"nothing of this can run, {refusals[0].name}{why}")
         raise NothingRan(f"{proposer.name} proposed nothing that is new{why}")
     factors = {factor.knob for proposal in proposals for factor in proposal.factors}
     base = {knob: incumbent[knob] for knob in incumbent if knob in factors}
@@ -114,7 +123,12 @@ def _cells_of(
     found = []
     for levels in designs.cells(proposal.design, proposal.factors, incumbent):
         text = set_knobs(edited, levels)
-        knobs = {knob: value for knob, value in read_knobs(text).items() if incumbent.get(knob) != value}
+        # As text, because that is what becomes of a knob: 1, 1.0 and True are equal, but not the same edit.
+        knobs = {
+            knob: value
+            for knob, value in read_knobs(text).items()
+            if knob not in incumbent or repr(incumbent[knob]) != repr(value)
+        }
         cell = Cell(name, knobs, text, model_digest(text))
         found.append((cell, refusal(text, source, models)))
     return found
@@ -138,7 +152,7 @@ def begin(study: Study, proposer: Proposer, request: Request, designed: Design, 
     for offset, cell in enumerate(designed.cells):
         name = f"c{totals['candidates'] + offset:04d}"
         proposal = designed.proposals[cell.proposal]
-        message = f"{name}: {describe(cell.knobs) or proposal.name}\n\n{proposal.hypothesis}\n"
+        message = f"{name}: {one_line(describe(cell.knobs) or proposal.name)}\n\n{one_line(proposal.hypothesis)}\n"
         edits = {study.workspace.edit: cell.source}
         commit = study.workspace.repository.commit_edit(study.tip, edits, message, clock.now())
         study.workspace.repository.point(f"refs/autoresearch/{tag}/{name}", commit)

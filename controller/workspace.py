@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from controller.journal import DIRECTORY
 from controller.records import UserError
@@ -66,7 +65,7 @@ def at_commit(repository: Repository, commit: str, program: Path | None = None) 
     else:
         text = repository.read(commit, PROGRAM)
     settings = parse(text or "")
-    choices = [settings.edit] if settings.edit else ["train/train.py", "train.py"]
+    choices = [str(PurePosixPath(settings.edit))] if settings.edit else ["train/train.py", "train.py"]
     edit = next((path for path in choices if repository.read_bytes(commit, path) is not None), None)
     if edit is None:
         raise UserError(
@@ -80,8 +79,3 @@ def open_directory(workspace: Workspace) -> Path:
     """The controller's own folder in the workspace, hidden from git."""
     workspace.repository.exclude(f"/{DIRECTORY}/")
     return workspace.directory
-
-
-def source_hash(source: str) -> str:
-    """SHA-256 of the editable file's bytes."""
-    return hashlib.sha256(source.encode("utf-8", errors="surrogateescape")).hexdigest()

@@ -45,12 +45,18 @@ def score_of(row: Row, metric: str) -> float | None:
 
 
 def history(
-    rows: Sequence[Row], decisions: Sequence[Decision], kept: Sequence[tuple[str, str]], baseline: str, metric: str
+    rows: Sequence[Row],
+    decisions: Sequence[Decision],
+    kept: Sequence[tuple[str, str]],
+    baseline: str,
+    metric: str,
+    changed: Mapping[str, Mapping[str, Any]],
 ) -> list[Step]:
     """The baseline and every kept candidate, oldest first; empty before the baseline has a score.
 
     `kept` holds (wave, candidate) of the kept winners in order. The baseline's score is the mean of its controls on
-    the hardware that confirmed the first winner, so that the line compares like with like as far as it can.
+    the hardware that confirmed the first winner, so that the line compares like with like as far as it can. `changed`
+    holds the knobs that each kept candidate changed: a step is called by them, and by its hypothesis if there are none.
     """
     replicates = _replicates(rows, {baseline, *(candidate for _, candidate in kept)}, metric)
     noise = _noise(replicates)
@@ -68,7 +74,7 @@ def history(
                     score=fmean(decision.scores),
                     runs=len(decision.scores),
                     accelerator=decision.accelerator,
-                    description=_description(rows[number - 1]),
+                    description=knob_list(changed.get(decision.candidate, {})) or _idea(rows[number - 1]),
                     noise=noise.get(decision.accelerator),
                     decision=decision,
                 )
@@ -123,5 +129,5 @@ def _baseline(replicates: Replicates, baseline: str, accelerator: str, noise: Ma
     )
 
 
-def _description(row: Row) -> str:
-    return row["hypothesis"] or knob_list(row["knobs"]) or row["candidate"]
+def _idea(row: Row) -> str:
+    return str(row["hypothesis"] or row["candidate"])

@@ -84,7 +84,8 @@ def write_page(journal: Journal, tag: str, path: Path) -> None:
         decisions = reading.decisions(journal, tag)
         kept = [(wave, candidate) for wave, candidate, *_ in reading.kept(journal, tag)]
 
-    steps = history(rows, decisions, kept, study.baseline, study.metric)
+    changed = {candidate: reading.candidate(journal, tag, candidate).knobs for _, candidate in kept}
+    steps = history(rows, decisions, kept, study.baseline, study.metric, changed)
     figure = progress_figure(rows, steps, study.metric, study.minimize)
     plotly = get_plotlyjs()
     page = _PAGE.format(

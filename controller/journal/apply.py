@@ -15,6 +15,7 @@ from controller.journal.events import (
     ClusterSeen,
     ConfirmationPlanned,
     ExperimentAbandoned,
+    SettingsChanged,
     StudyStarted,
     WaveDecided,
     WaveDesigned,
@@ -60,6 +61,11 @@ def _(event: StudyStarted, db: sqlite3.Connection, study: str, at: float) -> Non
         "tip": event.baseline.commit,
     }
     insert(db, "studies", [row])
+
+
+@apply.register
+def _(event: SettingsChanged, db: sqlite3.Connection, study: str, at: float) -> None:
+    db.execute("UPDATE studies SET settings = ? WHERE study = ?", (json.dumps(dict(event.settings)), study))
 
 
 @apply.register

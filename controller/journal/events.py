@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StudyStarted:
-    """A study began at `baseline`, under settings that stay frozen."""
+    """A study began at `baseline`."""
 
     baseline: Candidate
     branch: str
@@ -23,6 +23,14 @@ class StudyStarted:
     minimize: bool
     settings: Mapping[str, Any]
     kind: Literal["study_started"] = "study_started"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChanged:
+    """The user changed settings that may change while a study runs, such as its budget."""
+
+    settings: Mapping[str, Any]
+    kind: Literal["settings_changed"] = "settings_changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +127,7 @@ class WaveEnded:
 
 Event = (
     StudyStarted
+    | SettingsChanged
     | WaveDesigned
     | ConfirmationPlanned
     | ClusterSeen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from controller.records import UserError
@@ -27,7 +27,11 @@ def is_locked(directory: Path, study: str) -> bool:
 def study_lock(directory: Path, study: str) -> Iterator[None]:
     """Hold `study` for this process. Raises UserError where another live process holds it."""
     path = directory / f"{study}.lock"
-    with path.open("a+") as file:
+    try:
+        opened = path.open("a+")
+    except OSError as error:
+        raise UserError(f"{path} can't be written ({error.strerror}); make it writable and run again") from None
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -36,7 +40,8 @@ def study_lock(directory: Path, study: str) -> Iterator[None]:
             raise UserError(
                 f"study {study} is already being run by process {holder}; wait for it, or choose another --tag"
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        # On a full disk it stays empty: who holds it is only told, the kernel knows.
+        with suppress(OSError):
+            file.truncate(0)
+            os.write(file.fileno(), str(os.getpid()).encode())
         yield

@@ -32,6 +32,11 @@ class Term:
         name = " × ".join(self.knobs)
         return f"{name} = {self.levels[0]!r}" if len(self.levels) == 1 else name
 
+    @property
+    def description(self) -> str:
+        """The name, and for a knob with two levels from which to which: `LR 0.02 → 0.04`."""
+        return f"{self.name} {self.levels[0]!r} → {self.levels[1]!r}" if len(self.levels) == 2 else self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Effect:

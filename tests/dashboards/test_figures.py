@@ -23,7 +23,7 @@ def draw(journal: Journal, tag: str) -> Any:
     assert study is not None
     rows = export.results(journal, tag)
     kept = [(wave, candidate) for wave, candidate, *_ in reading.kept(journal, tag)]
-    steps = history(rows, reading.decisions(journal, tag), kept, study.baseline, study.metric)
+    steps = history(rows, reading.decisions(journal, tag), kept, study.baseline, study.metric, {})
     return progress_figure(rows, steps, study.metric, study.minimize)
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import stdev
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from controller.journal import export, reading
-from controller.records import Role
+from controller.records import Knobs, Role
 from dashboards.history import Step, history
 
 
-def steps_of(study: Any, metric: str = "val_bpb") -> list[Step]:
+def steps_of(study: Any, metric: str = "val_bpb", changed: Mapping[str, Knobs] = MappingProxyType({})) -> list[Step]:
     rows = export.results(study.journal, study.tag)
     kept = [(wave, candidate) for wave, candidate, *_ in reading.kept(study.journal, study.tag)]
-    return history(rows, reading.decisions(study.journal, study.tag), kept, "k0", metric)
+    return history(rows, reading.decisions(study.journal, study.tag), kept, "k0", metric, changed)
 
 
 @pytest.fixture
@@ -36,6 +38,10 @@ def test_a_step_is_the_mean_of_the_runs_that_confirmed_it_and_no_screening_score
     winner = steps_of(confirmed)[-1]
     assert winner.score == pytest.approx(0.982)
     assert (winner.candidate, winner.runs, winner.description) == ("k1", 2, "faster")
+
+
+def test_a_step_is_called_by_what_it_changed_rather_than_by_a_hypothesis_about_many(confirmed: Any) -> None:
+    assert steps_of(confirmed, changed={"k1": {"DEPTH": 3}})[-1].description == "DEPTH=3"
 
 
 def test_a_step_stands_where_its_last_confirmation_made_it_known(confirmed: Any) -> None:
@@ -73,4 +79,4 @@ def test_no_score_no_history(study: Any) -> None:
 def test_a_kept_candidate_that_was_not_committed_yet_is_no_step(confirmed: Any) -> None:
     rows = export.results(confirmed.journal, confirmed.tag)
     decisions = reading.decisions(confirmed.journal, confirmed.tag)
-    assert [step.candidate for step in history(rows, decisions, [], "k0", "val_bpb")] == ["k0"]
+    assert [step.candidate for step in history(rows, decisions, [], "k0", "val_bpb", {})] == ["k0"]

@@ -1,0 +1,47 @@
+"""Attempts for the tests of the harness, and the tiny profile's data for those that are scored."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.harness.attempts import ROOT, Attempts
+
+
+@pytest.fixture(scope="session")
+def prepare_files() -> dict[str, bytes]:
+    """prepare/ of the tiny profile, which evaluates fewer rows so that a test takes less time."""
+    files = {
+        path.relative_to(ROOT).as_posix(): path.read_bytes()
+        for path in sorted((ROOT / "prepare").iterdir())
+        if path.is_file()
+    }
+    text = files["prepare/profile.py"].decode()
+    for pattern, new in ((r'^PROFILE = "\w+"', 'PROFILE = "tiny"'), (r"eval_tokens=2\*\*15", "eval_tokens=2**12")):
+        text, count = re.subn(pattern, new, text, flags=re.MULTILINE)
+        assert count == 1, pattern
+    return files | {"prepare/profile.py": text.encode()}
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory, prepare_files: Mapping[str, bytes]) -> Path:
+    """A cache of these tests' own, with the tiny profile's data in it."""
+    root, cache = tmp_path_factory.mktemp("prepared"), tmp_path_factory.mktemp("cache")
+    (root / "prepare").mkdir()
+    for name, content in prepare_files.items():
+        (root / name).write_bytes(content)
+    environment = os.environ | {"AUTORESEARCH_CACHE": str(cache)}
+    subprocess.run([sys.executable, "-m", "prepare"], cwd=root, env=environment, check=True, stdout=subprocess.DEVNULL)
+    return cache
+
+
+@pytest.fixture
+def attempts(tmp_path: Path, cache: Path, prepare_files: Mapping[str, bytes]) -> Attempts:
+    """Attempts in folders of this test's own."""
+    return Attempts(tmp_path, cache, prepare_files)
