@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from controller import __version__
-from controller.records import AutoresearchError, CheckFailed, UserError
+from controller.records import AutoresearchError, CheckFailed, Interrupted, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,10 +28,18 @@ class _Group(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().main(*args, **kwargs)
+            super().main(*args, **{**kwargs, "standalone_mode": False})
         except AutoresearchError as error:
             click.echo(f"autoresearch: {error}", err=True)
             sys.exit(error.exit_code)
+        except click.UsageError as error:
+            said = error.format_message().rstrip(".")
+            where = error.ctx.command_path if error.ctx else "autoresearch"
+            click.echo(f"autoresearch: {said[0].lower()}{said[1:]}; see `{where} --help`", err=True)
+            sys.exit(error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("autoresearch: interrupted", err=True)
+            sys.exit(Interrupted.exit_code)
         except BrokenPipeError:
             # Whoever read our output has gone, as `| head` does.
             sys.stderr.close()

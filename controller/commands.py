@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from controller.backends import Backend
     from controller.proposers import Proposer
+    from controller.workspace import Workspace
 
 CELLS = 12
 """Cells a proposer is asked for at least: enough for a screen of eleven factors."""
@@ -49,7 +50,7 @@ def run_wave(start: Path, options: WaveOptions, console: Console, as_json: bool)
 
     clock = RealClock()
     workspace = find(start)
-    proposer = _proposer(options)
+    proposer = _proposer(options, workspace)
     directory = open_directory(workspace)
     backend = _backend(options.infra, workspace.root, directory, clock)
 
@@ -97,7 +98,7 @@ def preview_wave(start: Path, options: WaveOptions, console: Console, as_json: b
 
     clock = RealClock()
     workspace = find(start)
-    proposer = _proposer(options)
+    proposer = _proposer(options, workspace)
     with tempfile.TemporaryDirectory() as scratch:
         real = Journal.read(workspace.directory, clock)
         tag = choose_tag(workspace, real, options.tag, clock)
@@ -229,12 +230,18 @@ def run_reproduce(start: Path, name: str | None, console: Console, as_json: bool
     return found.reproduced
 
 
-def _proposer(options: WaveOptions) -> Proposer:
-    from controller.edits import parse_factor
+def _proposer(options: WaveOptions, workspace: Workspace) -> Proposer:
+    """Who is to propose. A factor that the file can't hold is refused here, before any time is spent."""
+    from controller.edits import parse_factor, set_knobs
     from controller.proposers import Doe, Person
 
     if options.factors:
-        return Person([parse_factor(text) for text in options.factors])
+        factors = [parse_factor(text) for text in options.factors]
+        source = workspace.source(workspace.head)
+        for factor in factors:
+            for level in factor.levels:
+                set_knobs(source, {factor.knob: level})
+        return Person(factors)
     if options.proposer != "doe":
         raise UserError(f"there is no proposer {options.proposer}; there is doe, or name the levels with --factor")
     return Doe()

@@ -16,6 +16,9 @@ from controller.scheduler import Observer, Scheduler
 from controller.study import Study
 from controller.wave import Request, begin, design, finish
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, a polite kill, and a terminal that was closed."""
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -40,7 +43,7 @@ async def take(turn: Turn, clock: Clock) -> str:
     scheduler.observer = turn.observer
     bundle = bundler(study.workspace)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, scheduler.stopping.set)
     fleet = Fleet(request.clusters, bundle(study.tip, request.seed))
     try:
@@ -62,5 +65,5 @@ async def take(turn: Turn, clock: Clock) -> str:
         return wave.id
     finally:
         await scheduler.close()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import signal
 import sys
@@ -17,6 +19,8 @@ from .run import Failure, Job, Run
 def main() -> None:
     """Read the job, run it, leave the result."""
     job = Job(**json.load(sys.stdin))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     adopt_orphans()
     signal.signal(signal.SIGTERM, _cancelled)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -44,10 +48,12 @@ def main() -> None:
         "timings": run.timings,
         "self_reported": not job.evaluated,
     }
-    if status == "done" and job.evaluated:
-        print(run.block(), flush=True)
     write_json(Path(RESULT), result)
-    print(MARK, json.dumps(result), flush=True)
+    # The result counts even where nobody reads what is printed.
+    with contextlib.suppress(OSError):
+        if status == "done" and job.evaluated:
+            print(run.block(), flush=True)
+        print(MARK, json.dumps(result), flush=True)
 
 
 def _cancelled(signum: int, frame: object) -> NoReturn:

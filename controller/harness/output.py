@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 import os
 import re
 import subprocess
@@ -13,16 +13,24 @@ LOG_BYTES = 4 * 2**20
 LINE_CHARACTERS = 2000
 DRAIN_SECONDS = 5.0
 
-_SELF_REPORT = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]{0,63}):\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*")
+OTHER_METRICS = 32
+
+_SELF_REPORT = re.compile(
+    r"\s*([A-Za-z_][A-Za-z0-9_]{0,63}):\s*([-+]?(?:[0-9.]+(?:[eE][-+]?[0-9]+)?|(?i:nan|inf|infinity)))\s*"
+)
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Output:
-    """Copies the trainer's output to ours, every line marked and bounded, and remembers the last ones."""
+    """Copies the trainer's output to ours, every line marked and bounded, and remembers the last ones.
 
-    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+    `reported` holds the last number printed under each name, `metric` always among them; it need not be finite.
+    """
+
+    def __init__(self, child: subprocess.Popen[bytes], metric: str) -> None:
         assert child.stdout is not None
         self._stream = child.stdout
+        self._metric = metric
         self._left = LOG_BYTES
         self._tail: deque[str] = deque(maxlen=20)
         self.reported: dict[str, float] = {}
@@ -53,20 +61,13 @@ class Output:
             return
         self._tail.append(text)
         found = _SELF_REPORT.fullmatch(text)
-        if found and (found[1] in self.reported or len(self.reported) < 32):
-            value = _number(found[2])
-            if value is not None:
-                self.reported[found[1]] = value
-        if self._left > 0:
-            self._left -= len(text) + 3
-            print("|", text, flush=True)
-            if self._left <= 0:
-                print(f"| (more than {LOG_BYTES >> 20} MiB of output: the rest is dropped)", flush=True)
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+        if found and (found[1] in {self._metric, *self.reported} or len(self.reported) < OTHER_METRICS):
+            with contextlib.suppress(ValueError):
+                self.reported[found[1]] = float(found[2])
+        # A log that can't be written must not stop the copying, which would stop the trainer.
+        with contextlib.suppress(OSError):
+            if self._left > 0:
+                self._left -= len(text) + 3
+                print("|", text, flush=True)
+                if self._left <= 0:
+                    print(f"| (more than {LOG_BYTES >> 20} MiB of output: the rest is dropped)", flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import signal
 import sys
@@ -31,6 +32,11 @@ def cpu_seconds(pid: int) -> float:
     except OSError:
         return 0.0
     return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
+
+def family_cpu_seconds() -> float:
+    """CPU seconds of all processes below this one, by whomever they were started."""
+    return sum(cpu_seconds(pid) for pid in descendants(os.getpid()))
 
 
 def kill_descendants() -> None:
@@ -69,6 +75,7 @@ class Watchdog:
         self._outer = (deadline, reason)
         self._phase: tuple[float, str] | None = None
         self._cpu: tuple[int, float] | None = None
+        self._family_cpu: float | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -78,21 +85,31 @@ class Watchdog:
         self._phase = None if deadline is None else (deadline, reason)
 
     def cap_cpu(self, pid: int, seconds: float | None) -> None:
-        """From now on process `pid` may have used at most `seconds` of CPU in all."""
-        self._cpu = None if seconds is None else (pid, seconds)
+        """From now on process `pid`, and with it everything else below us, may use at most `seconds` of CPU."""
+        self._cpu = None if seconds is None else (pid, cpu_seconds(pid) + seconds)
+        self._family_cpu = None if seconds is None else family_cpu_seconds() + seconds
 
     def stop(self) -> None:
         self._stopped.set()
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stopped.wait(0.1):
+        for look in itertools.count():
+            if self._stopped.wait(0.1):
+                return
             now = time.monotonic()
             limits = [self._outer] + ([self._phase] if self._phase else [])
             reason = next((reason for deadline, reason in limits if now > deadline), "")
-            if not reason and self._cpu and cpu_seconds(self._cpu[0]) > self._cpu[1]:
+            if not reason and self._too_much_cpu(whole_family=look % 10 == 0):
                 reason = "past its cap of CPU seconds"
             if reason:
                 self.breach = reason
                 kill_descendants()
                 return
+
+    def _too_much_cpu(self, whole_family: bool) -> bool:
+        # Finding the whole family means reading all of /proc, which would itself take CPU from the trainer.
+        cpu, family = self._cpu, self._family_cpu
+        if cpu is not None and cpu_seconds(cpu[0]) > cpu[1]:
+            return True
+        return whole_family and family is not None and family_cpu_seconds() > family

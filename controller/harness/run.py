@@ -66,6 +66,7 @@ class Run:
         self._output: Output | None = None
         self._watchdog: Watchdog | None = None
         self._pipes: list[int] = []
+        self._sheet: tuple[Any, Any, Any] | None = None
 
     def check_code(self) -> None:
         """Raises Failure where the bundle is not the code that was asked for."""
@@ -78,16 +79,24 @@ class Run:
         """The trial protocol from the trainer's start to its score."""
         sys.path.insert(0, str(self.root))
         sys.dont_write_bytecode = True
+        # The code and the rows that the score depends on are loaded before the trainer, which can write to both, starts.
         try:
-            from prepare import dataset, wire
+            import numpy as np
+
+            from prepare import block, dataset, evaluation, wire  # noqa: F401
             from prepare.budget import Meter
             from prepare.profile import CURRENT
 
-            if not dataset.location().exists():
+            directory = dataset.location()
+            if not directory.exists():
                 raise Failure("setup_failed", "the data is not prepared on this cluster; run `python -m prepare`")
             self.hashes |= dataset.hashes()
+            score = evaluation.Score(np.load(directory / "token_bytes.npy"))
+            self._sheet = (*evaluation.rows(CURRENT, directory), score)
         except ImportError as error:
             raise Failure("setup_failed", f"prepare/ can't be imported: {error}") from None
+        except (OSError, ValueError, KeyError) as error:
+            raise Failure("setup_failed", f"the prepared data can't be read: {error}") from None
 
         begin = time.monotonic()
         to_trainer, from_trainer = self._start(self.job.seed)
@@ -112,7 +121,7 @@ class Run:
             else:
                 self._watchdog.expect(None)
             if budget.cpu_seconds is not None:
-                self._watchdog.cap_cpu(pid, cpu_seconds(pid) + budget.cpu_seconds)
+                self._watchdog.cap_cpu(pid, budget.cpu_seconds)
             wire.send(to_trainer, {"type": "go"})
             reporter = Reporter()
             while True:
@@ -135,12 +144,12 @@ class Run:
             self._watchdog.expect(ended + EVALUATION_SECONDS, f"not scored after {EVALUATION_SECONDS:.0f} s")
             reporter.report(1.0, None, meter.steps, force=True)
             info = header.get("info")
-            score = self._score(to_trainer, from_trainer)
+            bits_per_byte = self._score(to_trainer, from_trainer)
             self.timings["evaluation"] = round(time.monotonic() - ended, 3)
             wire.send(to_trainer, {"type": "done"})
         self._settle()
         self.metrics = _reported(info if isinstance(info, dict) else {}) | {
-            self.job.metric: score,
+            self.job.metric: bits_per_byte,
             "training_seconds": round(meter.seconds, 3),
             "total_seconds": round(time.monotonic() - begin, 3),
             "total_tokens_M": meter.tokens / 1e6,
@@ -154,13 +163,17 @@ class Run:
         assert self._child is not None and self._output is not None and self._watchdog is not None
         while self._child.poll() is None:
             time.sleep(0.05)
+        kill_descendants()  # What it left behind may hold its output open.
         self._output.join()
         self.timings["training"] = round(time.monotonic() - begin, 3)
         if self._watchdog.breach or self._child.returncode != 0:
             self._explain()
-        if self.job.metric not in self._output.reported:
+        score = self._output.reported.get(self.job.metric)
+        if score is None:
             raise Failure("no_score", f"it ended without a line `{self.job.metric}: <number>`")
-        self.metrics = dict(self._output.reported)
+        if not math.isfinite(score):
+            raise Failure("diverged", f"its last {self.job.metric} is {score}")
+        self.metrics = {name: value for name, value in self._output.reported.items() if math.isfinite(value)}
 
     def stop(self) -> None:
         """Kill everything this attempt started. Returns when all of it is gone."""
@@ -189,6 +202,8 @@ class Run:
         from_trainer, theirs_out = os.pipe()
         scratch = self.root.parent / "tmp"
         scratch.mkdir(exist_ok=True)
+        # From here on nothing is imported from where the trainer can write.
+        sys.path[:] = [path for path in sys.path if not Path(path).resolve().is_relative_to(self.root.parent)]
         environment = {name: value for name, value in os.environ.items() if passed_on(name)} | {
             "AUTORESEARCH_TRIAL": f"{theirs_in},{theirs_out}",
             "PYTHONUNBUFFERED": "1",
@@ -211,7 +226,7 @@ class Run:
         os.close(theirs_in)
         os.close(theirs_out)
         self._pipes = [to_trainer, from_trainer]
-        self._output = Output(self._child)
+        self._output = Output(self._child, self.job.metric)
         self._watchdog = Watchdog(time.monotonic() + self.job.timeout, f"past {self.job.timeout:.0f} s in all")
         return to_trainer, from_trainer
 
@@ -221,12 +236,11 @@ class Run:
     def _score(self, to_trainer: int, from_trainer: int) -> float:
         import numpy as np
 
-        from prepare import dataset, evaluation, wire
+        from prepare import evaluation, wire
         from prepare.profile import CURRENT
 
-        directory = dataset.location()
-        inputs, targets = evaluation.rows(CURRENT, directory)
-        score = evaluation.Score(np.load(directory / "token_bytes.npy"))
+        assert self._sheet is not None
+        inputs, targets, score = self._sheet
         count, length = inputs.shape
         portion = max(1, LOGITS_AT_ONCE // (length * CURRENT.vocab_size))
         for begin in range(0, count, portion):
@@ -244,7 +258,7 @@ class Run:
                 score.add(logits, targets[begin : begin + portion])
             except evaluation.BadLogits as error:
                 raise Failure("diverged", str(error)) from None
-        return score.bits_per_byte
+        return float(score.bits_per_byte)
 
     def _settle(self) -> None:
         """Give the trainer a moment to end by itself, so that its last words reach the log."""
@@ -262,12 +276,12 @@ class Run:
         kill_descendants()
         self._output.join()
         last = self._output.last_line()
+        if code is None:
+            raise Failure("tampered", "it closed the protocol's pipes and went on running")
         if code == 0:
             raise Failure("no_score", f"it ended without being scored; its last words: {last}")
         if code == -signal.SIGKILL or re.search(r"OutOfMemoryError|MemoryError|out of memory", last):
             raise Failure("out_of_memory", last or "killed, most likely for its memory")
-        if code is None:
-            raise Failure("tampered", "it closed the protocol's pipes and went on running")
         raise Failure("crash", f"exit code {code}: {last}")
 
 
@@ -283,7 +297,7 @@ class _Protocol:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, (EOFError, BrokenPipeError)):
             self._run._explain()
-        if isinstance(error, (ValueError, TypeError, KeyError)):
+        if isinstance(error, (ValueError, TypeError, KeyError, OverflowError)):
             raise Failure("tampered", f"it broke the trial protocol: {str(error)[:200]}") from None
 
 

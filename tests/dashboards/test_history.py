@@ -41,7 +41,7 @@ def test_a_step_is_the_mean_of_the_runs_that_confirmed_it_and_no_screening_score
 
 
 def test_a_step_is_called_by_what_it_changed_rather_than_by_a_hypothesis_about_many(confirmed: Any) -> None:
-    assert steps_of(confirmed, changed={"k1": {"DEPTH": 3}})[-1].description == "DEPTH=3"
+    assert steps_of(confirmed, changed={"k1": {"DEPTH": 3}})[-1].description == "DEPTH = 3"
 
 
 def test_a_step_stands_where_its_last_confirmation_made_it_known(confirmed: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -95,6 +94,7 @@ class Attempts:
         self._directory = directory
         self._prepare = prepare
         self._count = 0
+        self.python = sys.executable
         self.environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "AUTORESEARCH_CACHE": str(cache)}
 
     def foreign(self, source: str, **job: Any) -> Ran:
@@ -133,7 +133,7 @@ class Attempts:
     def started(self, laid: tuple[Path, bytes], stderr: int = subprocess.STDOUT) -> Iterator[subprocess.Popen[bytes]]:
         """The harness at work, its output in a pipe; killed should it take longer than any test waits."""
         directory, job = laid
-        command = [sys.executable, "-m", "harness"]
+        command = [self.python, "-m", "harness"]
         pipe = subprocess.PIPE
         with subprocess.Popen(
             command, cwd=directory, env=self.environment, stdin=pipe, stdout=pipe, stderr=stderr, start_new_session=True

@@ -93,7 +93,11 @@ FAILURES = {
     "a loss of words": ("ready(); step(loss='low')", "tampered", "broke the trial protocol"),
     "a loss beyond all floats": ("ready(); step(loss=10**400)", "tampered", "broke the trial protocol"),
     "a payload where none is due": ("ready(); say({'type': 'more', 'tokens': 1}, b'x')", "tampered", "payload of 1"),
-    "logits of another shape": ("ready(); train(); serve(lambda t: TABLE[t][:, :, :-1])", "tampered", "logits were asked"),
+    "logits of another shape": (
+        "ready(); train(); serve(lambda t: TABLE[t][:, :, :-1])",
+        "tampered",
+        "logits were asked",
+    ),
     "logits of another order": ("ready(); train(); serve(lambda t: TABLE[t].swapaxes(1, 2))", "tampered", "were asked"),
     "oversized logits": ("ready(); train(); serve(lambda t: np.repeat(TABLE[t], 2, axis=0))", "tampered", "at most"),
     "a payload too big to hold": (
@@ -207,7 +211,9 @@ def changed(files: Mapping[str, bytes], name: str) -> dict[str, bytes]:
     return {**files, name: files.get(name, b"") + b"\n# one line more\n"}
 
 
-@pytest.mark.parametrize(("name", "kind"), [("train.py", "train"), ("prepare/wire.py", "fixed"), ("prepare/new.py", "fixed")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("train.py", "train"), ("prepare/wire.py", "fixed"), ("prepare/new.py", "fixed")]
+)
 def test_other_code_than_was_asked_for_is_a_mismatch_and_never_runs(attempts: Attempts, name: str, kind: str) -> None:
     directory, job = attempts.speaker(HONEST)
     with (directory / "bundle" / name).open("a") as file:
@@ -231,7 +237,9 @@ def test_without_prepared_data_the_set_up_has_failed(attempts: Attempts, tmp_pat
     assert list((tmp_path / "empty").iterdir()) == []
 
 
-@pytest.mark.parametrize("source", ["print('here'); time.sleep(600)", "ready(); step(); print('here'); time.sleep(600)"])
+@pytest.mark.parametrize(
+    "source", ["print('here'); time.sleep(600)", "ready(); step(); print('here'); time.sleep(600)"]
+)
 def test_an_attempt_that_is_told_to_end_is_cancelled(attempts: Attempts, source: str) -> None:
     ran = attempts.finish_after(attempts.speaker(source + "\n"), "| here", lambda process: process.terminate())
     assert ran.ending == ("cancelled", "ended by the controller")

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.journal.reading import Result
+from controller.promotion import (
+    Block,
+    Rules,
+    blocks,
+    decide,
+    noise_of,
+    promoted,
+    replicate_noise,
+    reproduction_interval,
+)
+from controller.records import Experiment, Label, Role, Tier, Verdict
+
+CONTROL = "c0000"
+NAMES = {f"c{number:04d}": f"candidate {number}" for number in range(20)}
+
+
+def ran(
+    candidate: str,
+    score: float | None,
+    seed: int = 1,
+    tier: Tier = Tier.SCREENING,
+    accelerator: str | None = "H100",
+    status: str = "",
+) -> Result:
+    other = Role.CELL if tier is Tier.SCREENING else Role.CONFIRMATION
+    role = Role.CONTROL if candidate == CONTROL else other
+    experiment = Experiment(f"{candidate}-{tier}-{seed}-{accelerator}", "w01", candidate, role, tier, seed)
+    ended = status or ("done" if score is not None else "crash")
+    return Result(experiment, ended, score, accelerator, "cluster", 1, "why not", {}, "", False)
+
+
+def confirmed(candidate: str, scores: Sequence[float | None], accelerator: str = "H200") -> list[Result]:
+    return [ran(candidate, score, 501 + place, Tier.CONFIRMATION, accelerator) for place, score in enumerate(scores)]
+
+
+def rules(minimize: bool = True, min_effect: float = 0.001) -> Rules:
+    return Rules("val_bpb", minimize, min_effect, NAMES)
+
+
+def test_only_cells_better_than_the_controls_beside_them_are_promoted_best_first() -> None:
+    results = [
+        ran(CONTROL, 1.00, 1),
+        ran("c0001", 0.97),
+        ran("c0002", 1.02),
+        ran("c0003", 0.95),
+        ran("c0004", 1.01),
+        ran(CONTROL, 1.02, 2),
+    ]
+    assert promoted(results, CONTROL, True, 3) == ["c0003", "c0001"], "c0004 is only as good as the controls' mean"
+    assert promoted(results, CONTROL, True, 1) == ["c0003"]
+    assert promoted(results, CONTROL, False, 3) == ["c0002"]
+
+
+def test_a_cell_that_failed_on_any_seed_is_not_promoted() -> None:
+    results = [
+        ran(CONTROL, 1.0),
+        ran("c0001", 0.5, 1),
+        ran("c0001", None, 2),
+        ran("c0002", None, 1, status="out_of_memory"),
+        ran("c0003", None, 1, status="lost"),
+        ran("c0004", 0.9),
+    ]
+    assert promoted(results, CONTROL, True, 9) == ["c0004"]
+
+
+def test_cells_are_compared_with_controls_on_their_own_accelerator() -> None:
+    results = [
+        ran(CONTROL, 1.0, 1, accelerator="H100"),
+        ran(CONTROL, 0.5, 2, accelerator="B200"),
+        ran("c0001", 0.9, accelerator="H100"),
+        ran("c0002", 0.6, accelerator="B200"),
+        ran("c0003", 0.1, accelerator="A100"),
+    ]
+    assert promoted(results, CONTROL, True, 9) == ["c0001"], "c0003 has no control beside it"
+
+
+def test_nothing_is_promoted_where_no_control_gave_a_score() -> None:
+    assert promoted([ran(CONTROL, None), ran("c0001", 0.5)], CONTROL, True, 3) == []
+    assert promoted([], CONTROL, True, 3) == []
+
+
+def test_confirmation_scores_promote_nobody() -> None:
+    results = [ran(CONTROL, 1.0), *confirmed(CONTROL, [2.0]), *confirmed("c0001", [0.1])]
+    assert promoted(results, CONTROL, True, 3) == []
+
+
+scores = st.floats(0.5, 1.5).map(lambda score: round(score, 3))
+
+
+@given(controls=st.lists(scores, min_size=1, max_size=5), cells=st.lists(scores, max_size=12), most=st.integers(1, 5))
+def test_promotion_takes_the_best_and_no_more_than_it_may(controls: list[float], cells: list[float], most: int) -> None:
+    results = [ran(CONTROL, score, seed) for seed, score in enumerate(controls)]
+    results += [ran(f"c{number:04d}", score) for number, score in enumerate(cells, 1)]
+    chosen = [cells[int(name[1:]) - 1] for name in promoted(results, CONTROL, True, most)]
+    beside = sum(controls) / len(controls)
+    better = sorted(score for score in cells if score < beside - 1e-9)
+    assert len(chosen) <= most
+    assert chosen[: len(better)] == better[:most]
+
+
+def test_a_clear_winner_is_kept_with_its_evidence() -> None:
+    results = [*confirmed(CONTROL, [1.0, 1.1, 1.05]), *confirmed("c0001", [0.9, 1.001, 0.951])]
+    (decision,) = decide("w01", results, [], CONTROL, rules())
+    assert decision.verdict is Verdict.KEEP and decision.accelerator == "H200"
+    assert decision.change == pytest.approx(-0.0993, abs=1e-4)
+    assert decision.low is not None and decision.high is not None
+    assert decision.low < decision.change < decision.high < 0
+    assert (decision.seeds, decision.scores) == ((501, 502, 503), (0.9, 1.001, 0.951))
+    assert decision.control_scores == (1.0, 1.1, 1.05)
+    assert decision.sentence.startswith("keep candidate 1: val_bpb 1.050000 → 0.950667, change -0.099333 (95% interval")
+
+
+def test_screening_scores_never_enter_a_decision() -> None:
+    confirmation = [*confirmed(CONTROL, [1.0, 1.1, 1.05]), *confirmed("c0001", [0.9, 1.001, 0.951])]
+    screening = [
+        *(ran("c0001", 0.0001, seed, accelerator="H200") for seed in range(1, 9)),
+        *(ran(CONTROL, 9.9, seed, accelerator="H200") for seed in (501, 502, 601)),
+        ran("c0002", 0.0001, accelerator="H200"),
+    ]
+    alone = decide("w01", confirmation, [], CONTROL, rules())
+    assert decide("w01", [*screening, *confirmation], [], CONTROL, rules()) == alone
+    assert blocks([*screening, *confirmation], CONTROL) == blocks(confirmation, CONTROL)
+
+
+def test_at_most_one_candidate_is_kept_and_the_others_are_told_who_beat_them() -> None:
+    results = [
+        *confirmed(CONTROL, [1.0, 1.1, 1.05]),
+        *confirmed("c0001", [0.90, 1.001, 0.95]),
+        *confirmed("c0002", [0.80, 0.901, 0.85]),
+        *confirmed("c0003", [1.2, 1.301, 1.25]),
+    ]
+    decisions = decide("w01", results, [], CONTROL, rules())
+    assert [(one.candidate, one.verdict) for one in decisions] == [
+        ("c0002", Verdict.KEEP),
+        ("c0001", Verdict.DISCARD),
+        ("c0003", Verdict.DISCARD),
+    ]
+    assert decisions[1].sentence.startswith("discard candidate 1:")
+    assert decisions[1].sentence.endswith("; c0002 is better still")
+
+
+def test_a_metric_to_be_maximized_keeps_what_is_higher() -> None:
+    results = [*confirmed(CONTROL, [0.5, 0.6]), *confirmed("c0001", [0.7, 0.801]), *confirmed("c0002", [0.3, 0.401])]
+    decisions = decide("w01", results, [], CONTROL, rules(minimize=False))
+    assert [(one.candidate, one.verdict) for one in decisions] == [
+        ("c0001", Verdict.KEEP),
+        ("c0002", Verdict.DISCARD),
+    ]
+
+
+@pytest.mark.parametrize("label", [Label.CRASH, Label.DIVERGED, Label.OUT_OF_MEMORY, Label.TAMPERED])
+def test_a_candidate_that_fails_once_in_confirmation_is_discarded(label: Label) -> None:
+    results = [
+        *confirmed(CONTROL, [1.0, 1.1, 1.05]),
+        *confirmed("c0001", [0.1, 0.2]),
+        ran("c0001", None, 503, Tier.CONFIRMATION, "H200", label.value),
+    ]
+    (decision,) = decide("w01", results, [], CONTROL, rules())
+    assert decision.verdict is Verdict.DISCARD and decision.change is None and decision.scores == ()
+    assert decision.sentence == f"discard candidate 1: {label} in confirmation (why not)"
+
+
+def test_a_run_that_the_infrastructure_lost_is_not_held_against_its_candidate() -> None:
+    lost = ran("c0001", None, 503, Tier.CONFIRMATION, None, "lost")
+    results = [*confirmed(CONTROL, [1.0, 1.1, 1.05]), *confirmed("c0001", [0.9, 1.001]), lost]
+    results += confirmed("c0002", [1.01, 1.1, 1.06])
+    kept, _ = decide("w01", results, [], CONTROL, rules())
+    assert (kept.candidate, kept.verdict, kept.seeds) == ("c0001", Verdict.KEEP, (501, 502))
+
+
+def test_a_candidate_of_which_nothing_came_back_is_undecided() -> None:
+    lost = [ran("c0001", None, seed, Tier.CONFIRMATION, None, "lost") for seed in (501, 502)]
+    for controls in ([], confirmed(CONTROL, [1.0, 1.1])):
+        (decision,) = decide("w01", [*controls, *lost], [], CONTROL, rules())
+        assert decision.verdict is Verdict.INCONCLUSIVE and decision.change is None
+        assert decision.sentence == "inconclusive candidate 1: no run of it has a control with the same seed beside it"
+
+
+def test_scores_count_only_where_the_control_has_the_same_seed() -> None:
+    controls = confirmed(CONTROL, [1.0, 1.1, 1.05, 1.07])
+    controls[1] = ran(CONTROL, None, 502, Tier.CONFIRMATION, "H200")
+    results = [*controls, *confirmed("c0001", [0.9, 0.0, 0.951, 0.97])]
+    (decision,) = decide("w01", results, [], CONTROL, rules())
+    assert decision.seeds == (501, 503, 504) and 0.0 not in decision.scores
+
+
+def test_one_pair_alone_decides_nothing() -> None:
+    results = [*confirmed(CONTROL, [1.0]), *confirmed("c0001", [0.5])]
+    (decision,) = decide("w01", results, [], CONTROL, rules())
+    assert decision.verdict is Verdict.INCONCLUSIVE
+    assert decision.change == -0.5 and decision.low is None
+    assert "with no interval" in decision.sentence
+
+
+def test_noise_known_from_earlier_waves_serves_where_this_wave_has_too_little() -> None:
+    results = [*confirmed(CONTROL, [1.0]), *confirmed("c0001", [0.5])]
+    scores = {CONTROL: {1: 1.0, 2: 1.1, 3: 1.2}, "c0009": {1: 0.9, 2: 1.01, 3: 1.1}}
+    earlier = Block("H200", CONTROL, scores)
+    (decision,) = decide("w02", results, [earlier], CONTROL, rules())
+    assert decision.verdict is Verdict.KEEP
+    elsewhere = Block("H100", CONTROL, scores)
+    (decision,) = decide("w02", results, [elsewhere], CONTROL, rules())
+    assert decision.verdict is Verdict.INCONCLUSIVE, "noise of another accelerator says nothing"
+
+
+def test_a_candidate_on_two_accelerators_is_judged_where_it_has_most_pairs_and_never_across() -> None:
+    results = [
+        *confirmed(CONTROL, [1.0, 1.1, 1.05], "H200"),
+        *confirmed("c0001", [0.9, 1.001, 0.951], "H200"),
+        *confirmed(CONTROL, [3.0], "H100"),
+        *confirmed("c0001", [0.1], "H100"),
+    ]
+    (decision,) = decide("w01", results, [], CONTROL, rules())
+    assert decision.accelerator == "H200" and decision.scores == (0.9, 1.001, 0.951)
+
+
+def test_an_improvement_smaller_than_the_least_effect_is_not_kept() -> None:
+    results = [*confirmed(CONTROL, [1.0, 1.1, 1.05]), *confirmed("c0001", [0.99, 1.0901, 1.0401])]
+    (kept,) = decide("w01", results, [], CONTROL, rules(min_effect=0.005))
+    (refused,) = decide("w01", results, [], CONTROL, rules(min_effect=0.05))
+    assert (kept.verdict, refused.verdict) == (Verdict.KEEP, Verdict.DISCARD)
+
+
+def test_nothing_confirmed_is_nothing_decided() -> None:
+    assert decide("w01", [ran(CONTROL, 1.0), ran("c0001", 0.5)], [], CONTROL, rules()) == []
+
+
+def test_the_interval_for_a_reproduction_holds_the_scores_it_came_from() -> None:
+    results = [*confirmed(CONTROL, [1.0, 1.1, 1.05]), *confirmed("c0001", [0.9, 1.001, 0.951])]
+    (decision,) = decide("w01", results, [], CONTROL, rules())
+    noise = replicate_noise(blocks(results, CONTROL), "H200")
+    low, high = reproduction_interval(decision, noise)
+    assert low < sum(decision.scores) / 3 < high
+    assert reproduction_interval(decision, None) == (0.9, 1.001)
+    assert noise_of(blocks(results, CONTROL), "H100") is None
