@@ -66,6 +66,8 @@ def run_wave(start: Path, options: WaveOptions, console: Console, as_json: bool)
         stack.enter_context(study_lock(directory, tag))
         study = open_study(workspace, journal, tag)
         say(f"study {tag} on branch {study.branch}, incumbent {study.incumbent.id} at {study.tip[:10]}")
+        if not study.knows_head:
+            say(f"{workspace.edit} as checked out is not of this study; begin another with --tag to start from it")
         display = Display(console, journal, tag, clock)
         request = Request(_asked(options), options.seed, options.clusters, max(CELLS, options.clusters))
         turn = Turn(study, backend, proposer, request, display, say)

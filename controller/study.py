@@ -39,6 +39,14 @@ class Study:
         return reading.candidate(self.journal, self.tag, self.now.incumbent)
 
     @property
+    def knows_head(self) -> bool:
+        """Whether the editable file that is checked out is the baseline's or a winner's of this study."""
+        baseline = reading.candidate(self.journal, self.tag, self.now.baseline).commit
+        known = [baseline, *(commit for _, _, commit, _ in reading.kept(self.journal, self.tag)), self.tip]
+        source = self.workspace.source
+        return source(self.workspace.head) in map(source, known)
+
+    @property
     def tip(self) -> str:
         """The commit the study branch is at: the incumbent's code, with the trailers of its confirmation."""
         return self.now.tip
