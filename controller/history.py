@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from controller.journal import Journal, reading
 from controller.promotion import Block, blocks
-from controller.proposers.protocol import Observation, PastWave
-from controller.records import Factor, Role, Tier, Wave
+from controller.proposers.protocol import Observation, PastDesign, PastWave
+from controller.records import Role, Tier, Wave
 from controller.study import Study
 
 
@@ -27,7 +27,7 @@ def history(study: Study) -> tuple[PastWave, ...]:
 
 
 def past_wave(journal: Journal, tag: str, name: str) -> PastWave:
-    """One wave's screening: its factors, cells and controls. Raises KeyError."""
+    """One wave's screening: its designs and its controls. Raises KeyError."""
     wave = reading.wave(journal, tag, name)
     cells: dict[str, list[float | None]] = {}
     controls: list[float] = []
@@ -38,14 +38,17 @@ def past_wave(journal: Journal, tag: str, name: str) -> PastWave:
             cells.setdefault(result.experiment.candidate, []).append(result.score)
         elif result.score is not None:
             controls.append(result.score)
-    observations = tuple(
-        Observation({**wave.base, **reading.candidate(journal, tag, candidate).knobs}, _mean(scores))
-        for candidate, scores in cells.items()
+    observations: dict[str, list[Observation]] = {}
+    for tried, scores in cells.items():
+        candidate = reading.candidate(journal, tag, tried)
+        observation = Observation({**wave.base, **candidate.knobs}, _mean(scores))
+        observations.setdefault(candidate.proposal, []).append(observation)
+    designs = tuple(
+        PastDesign(factors, tuple(observations.get(proposal, ())))
+        for proposal, factors in reading.factors(journal, tag, name).items()
     )
-    levels = {knob: [cell.knobs[knob] for cell in observations] + [value] for knob, value in wave.base.items()}
-    factors = tuple(Factor(knob, tuple(dict.fromkeys(found))) for knob, found in levels.items())
     kept = any(row[0] == name for row in reading.kept(journal, tag))
-    return PastWave(wave.id, factors, wave.base, observations, tuple(controls), kept)
+    return PastWave(wave.id, wave.base, designs, tuple(controls), kept)
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:

@@ -120,4 +120,4 @@ def _message(
 def one_line(text: str) -> str:
     """`text` as one line that can't be taken for a trailer of ours, whatever the agent who wrote it had in mind."""
     plain = "".join(character if character.isprintable() else " " for character in text)
-    return re.sub(PREFIX, "autoresearch ", " ".join(plain.split()), flags=re.IGNORECASE)
+    return " ".join(re.sub(PREFIX, "autoresearch ", plain, flags=re.IGNORECASE).split())

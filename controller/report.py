@@ -13,8 +13,9 @@ from controller.journal import Journal, reading
 from controller.journal.export import results
 from controller.journal.reading import Result
 from controller.occupancy import Occupancy, Span, occupancy
+from controller.proposers.lessons import design_effects
 from controller.records import Decision, Knobs, Role, Tier, UserError, Verdict
-from controller.stats import Effects, estimate_effects, pooled
+from controller.stats import Effects, pooled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -119,15 +120,14 @@ def details(journal: Journal, tag: str, name: str) -> dict[str, Any]:
 
 
 def wave_effects(journal: Journal, tag: str, wave: str) -> Effects:
-    """Main effects and interactions of the wave's factors on the metric, from its screening."""
+    """Main effects and interactions on the metric, design by design, from the wave's screening."""
     past = past_wave(journal, tag, wave)
-    observations: list[tuple[Knobs, float]] = [
-        (cell.knobs, cell.score) for cell in past.cells if cell.score is not None
-    ] + [(past.base, score) for score in past.controls]
-    factors = [factor for factor in past.factors if len(factor.levels) > 1]
-    if not factors or not observations:
-        return Effects((), ())
-    return estimate_effects(observations, factors, pooled([past.controls]))
+    noise = pooled([past.controls])
+    found = [design_effects(design, past, noise) for design in past.designs]
+    return Effects(
+        tuple(effect for effects in found for effect in effects.estimated),
+        tuple(term for effects in found for term in effects.not_estimable),
+    )
 
 
 def wave_occupancy(journal: Journal, tag: str, wave: str, slots: int) -> Occupancy | None:

@@ -5,7 +5,7 @@ others. An attempt outlives the controller: its harness holds a file lock for as
 its directory, and a later controller adopts both.
 
     <workspace>/.autoresearch/attempts/<attempt>/   bundle/ harness/ tmp/   gone once the result is recorded
-                                                    log.txt  progress.json  result.json  pid  lock
+                                                    log.txt  progress.json  result.json  process.json  lock
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import signal
 import subprocess
 import tarfile
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,15 @@ from controller.clock import Clock
 from controller.harness.environment import passed_on
 from controller.harness.files import BUNDLE, PROGRESS, RESULT, write_json
 from controller.harness.hardware import gpu_names
-from controller.harness.processes import descendants
+from controller.harness.processes import descendants, kill_marked
 from controller.records import Attempt, Cluster, NothingRan
 
 POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 15.0
 """How long a harness may take to clean up after itself before it is killed."""
+
+PROCESS = "process.json"
+PARTIAL = ".partial"
 
 HARNESS = Path(__file__).parent.parent / "harness"
 
@@ -71,7 +74,7 @@ class Local:
         self._waiting: dict[str, str] = {}
         self._jobs: dict[str, dict[str, Any]] = {}
         self._running: dict[str, _Process] = {}
-        self._cancelled: deque[str] = deque()
+        self._untold: deque[BackendEvent] = deque()
 
     async def acquire(self, fleet: Fleet) -> AsyncIterator[Cluster]:
         await self._set_up(fleet.setup)
@@ -85,7 +88,7 @@ class Local:
         if directory.exists():
             return
         # Made under another name and renamed, so that a directory that is there is complete.
-        partial = directory.with_name(attempt.id + ".partial")
+        partial = directory.with_name(attempt.id + PARTIAL)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         _unpack(bundle.archive, partial / BUNDLE)
@@ -98,14 +101,11 @@ class Local:
 
     async def events(self) -> AsyncIterator[BackendEvent]:
         while True:
-            while self._cancelled:
-                attempt = self._cancelled.popleft()
-                yield Ended(attempt, {"attempt": attempt, "status": "cancelled"}, "cancelled before it ran")
             for attempt in list(self._running):
-                for event in self._look(attempt):
-                    yield event
-            for attempt in self._start_waiting():
-                yield Started(attempt)
+                self._look(attempt)
+            self._start_waiting()
+            while self._untold:
+                yield self._untold.popleft()
             await self._clock.sleep(POLL_SECONDS)
 
     async def discard(self, attempt: str) -> None:
@@ -122,34 +122,41 @@ class Local:
         if slot is not None:
             self._slots[slot].queue.remove(attempt)
             self._jobs.pop(attempt, None)
-            self._cancelled.append(attempt)
+            self._untold.append(_cancelled(attempt, "cancelled before it ran"))
         elif attempt in self._running:
             self._signal(attempt, signal.SIGTERM)
             self._running[attempt].doomed_at = self._clock.monotonic() + PATIENCE_SECONDS
 
     async def owned(self, study: str) -> set[str]:
         found = set()
-        for directory in self._attempts.glob(f"{study}.*"):
-            if not (directory / BUNDLE).exists() or directory.suffix == ".partial":
+        for directory in self._attempts.glob("*.*.*"):
+            # A tag may have dots itself: an attempt is called <study>.<experiment>.<number>.
+            if directory.name.removesuffix(PARTIAL).rsplit(".", 2)[0] != study:
                 continue
-            if _is_held(directory) or (directory / RESULT).exists():
-                self._running.setdefault(directory.name, _Process(directory, slot=None, child=None))
+            if directory.name.endswith(PARTIAL):
+                shutil.rmtree(directory, ignore_errors=True)
+            elif directory.name in self._running:
+                found.add(directory.name)
+            elif directory.name in self._waiting or not (directory / BUNDLE).exists():
+                continue
+            elif _is_held(directory) or (directory / RESULT).exists():
+                self._adopt(directory)
                 found.add(directory.name)
             else:
+                _end_strays(directory)
                 await self.discard(directory.name)
         return found
 
     async def release(self, clusters: Iterable[str]) -> None:
-        names = set(clusters)
-        for attempt, process in list(self._running.items()):
-            if process.slot in names or process.slot is None:
-                await self.cancel(attempt)
-        for attempt, slot in list(self._waiting.items()):
-            if slot in names:
-                await self.cancel(attempt)
-        events = self.events()
-        while self._running or self._cancelled:
-            await anext(events)
+        names = {*clusters, None}
+        ending = [attempt for attempt, slot in self._waiting.items() if slot in names]
+        ending += [attempt for attempt, process in self._running.items() if process.slot in names]
+        for attempt in ending:
+            await self.cancel(attempt)
+        while left := [attempt for attempt in ending if attempt in self._running]:
+            for attempt in left:
+                self._look(attempt)
+            await self._clock.sleep(POLL_SECONDS)
 
     async def _set_up(self, bundle: Bundle) -> None:
         """Prepare the data once, as the workspace's own code does it."""
@@ -172,35 +179,47 @@ class Local:
             lines = output.decode(errors="replace").strip().splitlines()
             raise NothingRan(f"the data could not be prepared (`python -m prepare`): {lines[-1] if lines else ''}")
 
-    def _start_waiting(self) -> Iterator[str]:
+    def _start_waiting(self) -> None:
+        busy = {self._gpu(process.slot) for process in self._running.values()} - {None}
         for attempt, slot_name in list(self._waiting.items()):
             if len(self._running) >= self.capacity:
                 return
-            slot = self._slots[slot_name]
-            if slot.running is None and slot.queue[0] == attempt:
+            slot, gpu = self._slots[slot_name], self._gpu(slot_name)
+            if slot.running is None and slot.queue[0] == attempt and gpu not in busy:
                 slot.queue.popleft()
                 slot.running = attempt
                 del self._waiting[attempt]
                 self._spawn(attempt, slot_name)
-                yield attempt
+                self._untold.append(Started(attempt))
+                if gpu is not None:
+                    busy.add(gpu)
+
+    def _gpu(self, slot: str | None) -> str | None:
+        """Which GPU a slot is; several slots may share one, and take turns."""
+        return str((int(slot.rpartition("-")[2]) - 1) % len(self._gpus)) if slot and self._gpus else None
+
+    def _adopt(self, directory: Path) -> None:
+        slot = (_read_json(directory / PROCESS) or {}).get("slot")
+        self._running[directory.name] = _Process(directory, slot, child=None)
+        if slot is not None:
+            self._slots.setdefault(slot, _Slot()).running = directory.name
 
     def _spawn(self, attempt: str, slot: str) -> None:
         directory = self._attempts / attempt
-        gpu = str((int(slot.rpartition("-")[2]) - 1) % len(self._gpus)) if self._gpus else None
         with (directory / "log.txt").open("wb") as log, (directory / "lock").open("w") as lock:
             # Taken here and inherited: there is no moment at which the harness lives and the lock is free.
             fcntl.flock(lock, fcntl.LOCK_EX)
             child = subprocess.Popen(
                 [self._python, "-m", "harness"],
                 cwd=directory,
-                env=self._environment(gpu),
+                env=self._environment(self._gpu(slot)),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=(lock.fileno(),),
             )
-        write_json(directory / "pid", child.pid)
+        write_json(directory / PROCESS, {"pid": child.pid, "slot": slot})
         assert child.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # It has died already: the next look finds it without a result.
             child.stdin.write(json.dumps(self._jobs.pop(attempt)).encode())
@@ -209,12 +228,13 @@ class Local:
 
     def _environment(self, gpu: str | None) -> dict[str, str]:
         environment = {name: value for name, value in os.environ.items() if passed_on(name)}
-        environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         return environment
 
-    def _look(self, attempt: str) -> Iterator[BackendEvent]:
+    def _look(self, attempt: str) -> None:
         process = self._running[attempt]
         if process.doomed_at is not None and self._clock.monotonic() > process.doomed_at:
             self._kill(attempt)
@@ -224,27 +244,39 @@ class Local:
             progress = _read_json(process.directory / PROGRESS)
             if progress and progress["progress"] != process.progress:
                 process.progress = progress["progress"]
-                yield Progressed(attempt, process.progress, progress.get("loss"))
+                self._untold.append(Progressed(attempt, process.progress, progress.get("loss")))
             return
         del self._running[attempt]
         if process.slot is not None:
             self._slots[process.slot].running = None
         report = _read_json(process.directory / RESULT)
-        yield Ended(attempt, report, "" if report else "its harness vanished without a result")
+        if report is not None:
+            self._untold.append(Ended(attempt, report))
+            return
+        _end_strays(process.directory)
+        if process.doomed_at is not None:
+            self._untold.append(_cancelled(attempt, "cancelled before it had begun, or after it had hung"))
+        else:
+            self._untold.append(Ended(attempt, None, "its harness vanished without a result"))
 
     def _signal(self, attempt: str, number: signal.Signals) -> None:
-        process = self._running[attempt]
-        pid = _read_json(process.directory / "pid")
-        # Only while the lock is held is the number still that harness's.
-        if isinstance(pid, int) and _is_held(process.directory):
+        pid = self._harness(attempt)
+        if pid is not None:
             os.kill(pid, number)
 
     def _kill(self, attempt: str) -> None:
-        pid = _read_json(self._running[attempt].directory / "pid")
-        if isinstance(pid, int) and _is_held(self._running[attempt].directory):
+        pid = self._harness(attempt)
+        if pid is not None:
             for one in [*descendants(pid), pid]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(one, signal.SIGKILL)
+
+    def _harness(self, attempt: str) -> int | None:
+        """The process id of the attempt's harness, while it lives."""
+        directory = self._running[attempt].directory
+        pid = (_read_json(directory / PROCESS) or {}).get("pid")
+        # Only while the lock is held is the number still that harness's.
+        return pid if isinstance(pid, int) and _is_held(directory) else None
 
 
 def workspace_python(root: Path, own: str) -> Path:
@@ -256,6 +288,15 @@ def workspace_python(root: Path, own: str) -> Path:
 def _unpack(archive: bytes, directory: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(directory, filter="data")
+
+
+def _cancelled(attempt: str, reason: str) -> Ended:
+    return Ended(attempt, {"attempt": attempt, "status": "cancelled", "reason": reason})
+
+
+def _end_strays(directory: Path) -> None:
+    """End what a harness that was itself killed has left running."""
+    kill_marked(f"TMPDIR={directory.resolve()}/tmp")
 
 
 def _is_held(directory: Path) -> bool:

@@ -49,6 +49,28 @@ def kill_descendants() -> None:
         time.sleep(0.005)
 
 
+def kill_marked(variable: str) -> None:
+    """Kill every process that was started with the environment variable `variable` ("NAME=value"), until none is left.
+
+    For what a harness that was itself killed could not clean up: such processes have lost their place in the tree.
+    """
+    deadline = time.monotonic() + 10.0
+    while (pids := _marked(variable.encode())) and time.monotonic() < deadline:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+
+
+def _marked(variable: bytes) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if variable in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
 def descendants(root: int) -> list[int]:
     """Process ids below `root`, those that are only waiting to be reaped left out."""
     children: dict[int, list[int]] = {}

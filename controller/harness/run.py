@@ -79,7 +79,7 @@ class Run:
         """The trial protocol from the trainer's start to its score."""
         sys.path.insert(0, str(self.root))
         sys.dont_write_bytecode = True
-        # The code and the rows that the score depends on are loaded before the trainer, which can write to both, starts.
+        # All that the score depends on, code and rows, is loaded before the trainer starts, which could write to it.
         try:
             import numpy as np
 

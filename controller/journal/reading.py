@@ -8,7 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.journal.store import Journal
-from controller.records import Attempt, Candidate, Decision, Experiment, Knobs, Label, Role, Tier, Value, Verdict, Wave
+from controller.records import (
+    Attempt,
+    Candidate,
+    Decision,
+    Experiment,
+    Factor,
+    Knobs,
+    Label,
+    Role,
+    Tier,
+    Value,
+    Verdict,
+    Wave,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +203,15 @@ def decided_at(journal: Journal, tag: str, wave: str) -> float:
     """When `wave` was decided, in Unix seconds."""
     query = "SELECT max(at) FROM decisions WHERE study = ? AND wave = ?"
     return float(journal.db.execute(query, (tag, wave)).fetchone()[0])
+
+
+def factors(journal: Journal, tag: str, wave: str) -> dict[str, tuple[Factor, ...]]:
+    """The factors of each proposal of `wave`, by proposal id."""
+    query = "SELECT proposal, factors FROM proposals WHERE study = ? AND wave = ? ORDER BY proposal"
+    return {
+        proposal: tuple(Factor(knob, tuple(map(_tuples, levels))) for knob, levels in json.loads(text).items())
+        for proposal, text in journal.db.execute(query, (tag, wave))
+    }
 
 
 def attempt_spans(journal: Journal, tag: str, wave: str) -> list[tuple[str, float, float, float]]:

@@ -2,6 +2,6 @@
 
 from controller.proposers.doe import Doe
 from controller.proposers.person import Person
-from controller.proposers.protocol import Context, Observation, PastWave, Proposer
+from controller.proposers.protocol import Context, Observation, PastDesign, PastWave, Proposer
 
-__all__ = ["Context", "Doe", "Observation", "PastWave", "Person", "Proposer"]
+__all__ = ["Context", "Doe", "Observation", "PastDesign", "PastWave", "Person", "Proposer"]

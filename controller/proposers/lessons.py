@@ -6,13 +6,13 @@ history, so a proposer that was restarted knows what it knew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from controller.proposers.protocol import PastWave
+from controller.proposers.protocol import PastDesign, PastWave
 from controller.records import Factor, Knobs, Value
-from controller.stats import Effect, Noise, estimate_effects, pooled
+from controller.stats import Effect, Effects, Noise, estimate_effects, pooled
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def learn(history: Sequence[PastWave], present: Knobs, *, minimize: bool, min_ef
     lessons: dict[str, Lesson] = {}
     for at, wave in enumerate(history):
         slopes = _slopes(wave, noise, minimize=minimize)
-        for factor in _merged(wave.factors):
+        for factor in _merged(factor for design in wave.designs for factor in design.factors):
             base = wave.base.get(factor.knob)
             after = _after(history[at + 1 :], factor.knob, present)
             if not _is_number(base) or not _is_number(after):
@@ -55,11 +55,20 @@ def learn(history: Sequence[PastWave], present: Knobs, *, minimize: bool, min_ef
     return lessons
 
 
+def design_effects(design: PastDesign, wave: PastWave, noise: Noise | None) -> Effects:
+    """The effects of one design's factors on the metric, from its cells and the wave's controls."""
+    factors = [factor for factor in design.factors if factor.knob in wave.base]
+    runs = [({**wave.base, **cell.knobs}, cell.score) for cell in design.cells if cell.score is not None]
+    if not runs or not factors:
+        return Effects((), ())
+    return estimate_effects(runs + [(wave.base, score) for score in wave.controls], factors, noise)
+
+
 def hopeless(history: Sequence[PastWave]) -> frozenset[tuple[str, str]]:
     """Knobs with values, as source text, that at least two cells tried and none survived."""
     survived: dict[tuple[str, str], list[bool]] = {}
     for wave in history:
-        for cell in wave.cells:
+        for cell in (cell for design in wave.designs for cell in design.cells):
             for knob, value in cell.knobs.items():
                 survived.setdefault((knob, repr(value)), []).append(cell.score is not None)
     return frozenset(level for level, found in survived.items() if len(found) > 1 and not any(found))
@@ -72,15 +81,12 @@ def _after(later: Sequence[PastWave], knob: str, present: Knobs) -> Value:
 
 def _slopes(wave: PastWave, noise: Noise | None, *, minimize: bool) -> dict[str, float]:
     """For each knob with a resolved effect the improvement a step up brings; negative where a step down improves."""
-    factors = [factor for factor in _merged(wave.factors) if factor.knob in wave.base]
-    base = {factor.knob: wave.base[factor.knob] for factor in factors}
-    runs = [({**base, **cell.knobs}, cell.score) for cell in wave.cells if cell.score is not None]
-    runs += [(base, score) for score in wave.controls]
     slopes: dict[str, float] = {}
-    for effect in estimate_effects(runs, factors, noise).estimated if runs else ():
-        slope = _slope(effect, base, minimize=minimize)
-        if slope and abs(slope) > abs(slopes.get(effect.term.knobs[0], 0.0)):
-            slopes[effect.term.knobs[0]] = slope
+    for design in wave.designs:
+        for effect in design_effects(design, wave, noise).estimated:
+            slope = _slope(effect, wave.base, minimize=minimize)
+            if slope and abs(slope) > abs(slopes.get(effect.term.knobs[0], 0.0)):
+                slopes[effect.term.knobs[0]] = slope
     return slopes
 
 
@@ -100,7 +106,7 @@ def _slope(effect: Effect, base: Knobs, *, minimize: bool) -> float:
             return 0.0
 
 
-def _merged(factors: Sequence[Factor]) -> list[Factor]:
+def _merged(factors: Iterable[Factor]) -> list[Factor]:
     """Each knob once, with all its levels: two proposals of a wave may vary the same knob."""
     levels: dict[str, dict[str, Value]] = {}
     for factor in factors:

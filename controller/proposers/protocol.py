@@ -18,13 +18,24 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class PastDesign:
+    """What became of one proposal: its factors as proposed, and its cells.
+
+    Effects are estimated from one design and the wave's controls: another design of the wave varies other knobs, and
+    taken together the two could not be told apart.
+    """
+
+    factors: tuple[Factor, ...]
+    cells: tuple[Observation, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PastWave:
-    """An earlier wave as its design saw it. `base` is what the controls ran with; `kept` whether a cell was kept."""
+    """An earlier wave. `base` is what the controls ran with, for every factor; `kept` whether a cell was kept."""
 
     id: str
-    factors: tuple[Factor, ...]
     base: Knobs
-    cells: tuple[Observation, ...]
+    designs: tuple[PastDesign, ...]
     controls: tuple[float, ...]
     kept: bool
 

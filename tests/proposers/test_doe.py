@@ -10,7 +10,7 @@ import pytest
 
 from controller.designs import cells, controls_for
 from controller.edits import broken_promise, model_digest, read_knobs, set_knobs
-from controller.proposers import Context, Doe, Observation, PastWave
+from controller.proposers import Context, Doe, Observation, PastDesign, PastWave
 from controller.records import Design, Knobs, Proposal, Value
 
 TRAIN = (Path(__file__).parents[2] / "train" / "train.py").read_text()
@@ -54,8 +54,9 @@ class Study:
         base = read_knobs(self.source)
         varied = {factor.knob: base[factor.knob] for proposal in proposals for factor in proposal.factors}
         self.models.setdefault(model_digest(self.source), "incumbent")
-        tried = []
+        tried, past = [], []
         for proposal in proposals:
+            observed = []
             for cell in cells(proposal.design, proposal.factors, base):
                 if all(base[knob] == level for knob, level in cell.items()):
                     continue  # a factorial's cell that is the incumbent: the controls are that cell
@@ -64,12 +65,12 @@ class Study:
                 assert broken_promise(self.source, cell) is None
                 self.models[digest] = proposal.name
                 tried.append(varied | cell)
+                observed.append(Observation(varied | cell, self.measure(base | cell)))
+            past.append(PastDesign(proposal.factors, tuple(observed)))
         assert len(tried) <= room
-        observed = tuple(Observation(cell, self.measure(base | cell)) for cell in tried)
         controls = tuple(number(self.measure(base)) for _ in range(controls_for(len(tried))))
         kept = self.keep(base, tried)
-        factors = tuple(factor for proposal in proposals for factor in proposal.factors)
-        self.history.append(PastWave(f"w{len(self.history)}", factors, varied, observed, controls, kept))
+        self.history.append(PastWave(f"w{len(self.history)}", varied, tuple(past), controls, kept))
         return proposals
 
     def measure(self, knobs: Knobs) -> float | None:
