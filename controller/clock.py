@@ -92,6 +92,8 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, clock: VirtualClock) -> None:
         self._virtual_clock = clock
         super().__init__(_LeapingSelector(clock))
+        # asyncio's own, a nanosecond, is less than a float's step after 97 days: no timer would ever be due.
+        self._clock_resolution = 1e-6
 
     def time(self) -> float:
         return self._virtual_clock.monotonic()

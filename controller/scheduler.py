@@ -24,12 +24,15 @@ from controller.journal import (
     Journal,
     reading,
 )
-from controller.records import Attempt, Cluster, Experiment, Interrupted, Label, NothingRan, Outcome, Tier
+from controller.records import Attempt, Cluster, Experiment, Interrupted, Label, NothingRan, Outcome
 from controller.settings import Settings
 from controller.watcher import judge
 
 ATTEMPTS = 3
 """Submissions an experiment gets before the infrastructure's failures make it give up."""
+
+ARRIVAL_SECONDS = 900.0
+"""How long work that asks for another accelerator, or might queue, waits for the rest of a fleet to come up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,10 @@ class Scheduler:
         self._attempts: dict[str, Attempt] = {}
         self._events = backend.events()
         self._next: asyncio.Task[BackendEvent] | None = None
-        self._acquiring: asyncio.Task[None] | None = None
+        self._arriving: list[asyncio.Task[None]] = []
+        self._complete = False
+        self._news = asyncio.Event()
+        self._failed_on: dict[str, set[str]] = {}
 
     async def acquire(self, fleet: Fleet) -> None:
         """Begin to bring clusters up. Returns when the first is up; the others join as they come."""
@@ -79,7 +85,7 @@ class Scheduler:
             self._arrived(await anext(arriving))
         except StopAsyncIteration:
             raise NothingRan("no cluster could be had") from None
-        self._acquiring = asyncio.create_task(self._acquire_rest(arriving))
+        self._arriving = [asyncio.create_task(self._acquire_rest(arriving)), asyncio.create_task(self._lose_patience())]
 
     async def adopt(self) -> None:
         """Take up what an earlier controller left: open attempts that live on, and those that are gone."""
@@ -114,23 +120,35 @@ class Scheduler:
 
     async def close(self) -> None:
         """Give the clusters back."""
-        if self._acquiring:
-            self._acquiring.cancel()
+        for task in self._arriving:
+            task.cancel()
         if self._next:
             self._next.cancel()
         await self._backend.release(list(self.clusters))
 
     async def _acquire_rest(self, arriving: AsyncIterator[Cluster]) -> None:
-        async for cluster in arriving:
-            self._arrived(cluster)
+        try:
+            async for cluster in arriving:
+                self._arrived(cluster)
+        finally:
+            self._go_without_more()
+
+    async def _lose_patience(self) -> None:
+        await self._clock.sleep(ARRIVAL_SECONDS)
+        self._go_without_more()
+
+    def _go_without_more(self) -> None:
+        self._complete = True
+        self._news.set()
 
     def _arrived(self, cluster: Cluster) -> None:
         self.clusters[cluster.name] = cluster
         self._journal.record(self.study, ClusterSeen(cluster))
+        self._news.set()
 
     async def _fill(self, bundle: Callable[[Experiment], Bundle]) -> None:
         for experiment in list(self.waiting):
-            cluster = self._cluster_for(experiment.tier)
+            cluster = self._cluster_for(experiment)
             if cluster is None:
                 continue
             self.waiting.remove(experiment)
@@ -141,29 +159,38 @@ class Scheduler:
             self.running[attempt.id] = Running(experiment, cluster)
             await self._backend.submit(cluster, attempt, bundle(experiment))
 
-    def _cluster_for(self, tier: Tier) -> str | None:
-        """The cluster that is to get the next experiment of `tier`; None while all are busy.
+    def _cluster_for(self, experiment: Experiment) -> str | None:
+        """The cluster that is to get `experiment`; None while those that may are busy.
 
-        While plenty waits every cluster has its next one queued, so that it need not wait for us; near the end that
-        would leave clusters idle beside others' queues.
+        Where no cluster has its tier's accelerator every one may, but that is known only once the fleet is complete.
+        One on which the infrastructure has failed it gets it again only where there is no other. While plenty waits
+        every cluster has its next one queued, so that it need not wait for us; near the end, or while clusters are
+        still coming up, that would leave some idle beside others' queues.
         """
-        wanted = self._settings.accelerators(tier)
+        wanted = self._settings.accelerators(experiment.tier)
         serving = [name for name, cluster in self.clusters.items() if cluster.accelerator in wanted]
-        load = dict.fromkeys(serving or self.clusters, 0)
+        if not serving:
+            if not self._complete:
+                return None
+            serving = list(self.clusters)
+        failed_on = self._failed_on.get(experiment.id, set())
+        load = dict.fromkeys([name for name in serving if name not in failed_on] or serving, 0)
         for running in self.running.values():
             if running.cluster in load:
                 load[running.cluster] += 1
-        depth = 2 if len(self.waiting) > len(load) else 1
+        depth = 2 if self._complete and len(self.waiting) > len(load) else 1
         cluster = min(load, key=lambda name: (load[name], name))
         return cluster if load[cluster] < depth else None
 
     async def _event(self) -> BackendEvent | None:
-        """The next event of the backend; None where the user stops us first."""
+        """The next event of the backend; None where the user stops us first, or a cluster has come up."""
         if self._next is None:
             self._next = asyncio.ensure_future(anext(self._events))
-        stop = asyncio.ensure_future(self.stopping.wait())
-        await asyncio.wait({self._next, stop}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
+        others = [asyncio.ensure_future(self.stopping.wait()), asyncio.ensure_future(self._news.wait())]
+        await asyncio.wait({self._next, *others}, return_when=asyncio.FIRST_COMPLETED)
+        for other in others:
+            other.cancel()
+        self._news.clear()
         if not self._next.done():
             return None
         task, self._next = self._next, None
@@ -197,6 +224,7 @@ class Scheduler:
         if outcome.label is Label.CANCELLED and not self.stopping.is_set():
             self.waiting.appendleft(experiment)
         elif outcome.label is not None and outcome.label.infrastructure:
+            self._failed_on.setdefault(experiment.id, set()).add(cluster)
             if reading.infrastructure_failures(self._journal, self.study, experiment.id) >= ATTEMPTS:
                 given_up = ExperimentAbandoned(experiment.id, outcome.label, outcome.reason)
                 self._journal.record(self.study, given_up)

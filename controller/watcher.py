@@ -5,7 +5,7 @@ A missing answer is never evidence of death: an attempt is over when its backend
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +14,7 @@ from controller.backends import Ended
 from controller.records import Attempt, Label, Outcome
 
 REASON_CHARACTERS = 300
+LARGEST = sys.float_info.max
 
 
 def judge(attempt: Attempt, ended: Ended, expected: Mapping[str, str], metric: str) -> Outcome:
@@ -21,8 +22,11 @@ def judge(attempt: Attempt, ended: Ended, expected: Mapping[str, str], metric: s
     report = ended.report
     if report is None:
         return Outcome(Label.LOST, ended.reason)
-    if report.get("status") == Label.CANCELLED:
-        return Outcome(Label.CANCELLED, _text(report.get("reason", ended.reason)))
+    # A trainer can write to where its result is read from: nothing about a report is taken for granted.
+    if not isinstance(report, Mapping):
+        return Outcome(Label.LOST, "the result it left is not a JSON object")
+    if report.get("status") == Label.CANCELLED and "nonce" not in report:  # the backend's own word
+        return Outcome(Label.CANCELLED, _text(report.get("reason") or ended.reason))
     if report.get("attempt") != attempt.id or report.get("nonce") != attempt.nonce:
         return Outcome(Label.LOST, "the result it left is not this attempt's")
     told = Outcome(
@@ -30,14 +34,14 @@ def judge(attempt: Attempt, ended: Ended, expected: Mapping[str, str], metric: s
         reason=_text(report.get("reason")),
         metrics=_numbers(report.get("metrics")),
         accelerator=_text(report.get("accelerator")),
-        hashes={str(name): str(value) for name, value in dict(report.get("hashes") or {}).items()},
+        hashes={str(name): str(value) for name, value in _mapping(report.get("hashes")).items()},
         timings=_numbers(report.get("timings")),
         budget=_text(report.get("budget")),
         self_reported=bool(report.get("self_reported")),
     )
     status = report.get("status")
     if status != "done":
-        known = status in set(Label)
+        known = isinstance(status, str) and status in set(Label)
         label = Label(str(status)) if known else Label.LOST
         reason = told.reason if known else f"its result has an unknown status {_text(status)!r}"
         return replace(told, label=label, reason=reason, metrics={})
@@ -53,9 +57,13 @@ def _text(value: Any) -> str:
     return " ".join(str(value or "").split())[:REASON_CHARACTERS]
 
 
+def _mapping(found: Any) -> Mapping[Any, Any]:
+    return found if isinstance(found, Mapping) else {}
+
+
 def _numbers(found: Any) -> dict[str, float]:
     return {
         str(name): float(value)
-        for name, value in dict(found or {}).items()
-        if isinstance(value, (int, float)) and math.isfinite(value)
+        for name, value in _mapping(found).items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
     }

@@ -16,6 +16,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -40,6 +41,8 @@ PATIENCE_SECONDS = 15.0
 
 PROCESS = "process.json"
 PARTIAL = ".partial"
+ASIDE = ".before-"
+_SLOT = re.compile(r"local-[0-9]+")
 
 HARNESS = Path(__file__).parent.parent / "harness"
 
@@ -73,6 +76,7 @@ class Local:
         self._slots: dict[str, _Slot] = {}
         self._waiting: dict[str, str] = {}
         self._jobs: dict[str, dict[str, Any]] = {}
+        self._submitted: set[str] = set()
         self._running: dict[str, _Process] = {}
         self._untold: deque[BackendEvent] = deque()
 
@@ -84,9 +88,12 @@ class Local:
             yield cluster
 
     async def submit(self, cluster: str, attempt: Attempt, bundle: Bundle) -> None:
+        if attempt.id in self._submitted:
+            return
+        self._submitted.add(attempt.id)
         directory = self._attempts / attempt.id
         if directory.exists():
-            return
+            await self._set_aside(directory)
         # Made under another name and renamed, so that a directory that is there is complete.
         partial = directory.with_name(attempt.id + PARTIAL)
         shutil.rmtree(partial, ignore_errors=True)
@@ -124,8 +131,12 @@ class Local:
             self._jobs.pop(attempt, None)
             self._untold.append(_cancelled(attempt, "cancelled before it ran"))
         elif attempt in self._running:
-            self._signal(attempt, signal.SIGTERM)
-            self._running[attempt].doomed_at = self._clock.monotonic() + PATIENCE_SECONDS
+            process = self._running[attempt]
+            pid = _harness(process)
+            if pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            process.doomed_at = self._clock.monotonic() + PATIENCE_SECONDS
 
     async def owned(self, study: str) -> set[str]:
         found = set()
@@ -199,10 +210,23 @@ class Local:
         return str((int(slot.rpartition("-")[2]) - 1) % len(self._gpus)) if slot and self._gpus else None
 
     def _adopt(self, directory: Path) -> None:
-        slot = (_read_json(directory / PROCESS) or {}).get("slot")
+        slot = _read_object(directory / PROCESS).get("slot")
+        slot = slot if isinstance(slot, str) and _SLOT.fullmatch(slot) else None
         self._running[directory.name] = _Process(directory, slot, child=None)
         if slot is not None:
             self._slots.setdefault(slot, _Slot()).running = directory.name
+
+    async def _set_aside(self, directory: Path) -> None:
+        """End and rename an attempt of another journal, since lost, that had the name of one of this journal's."""
+        process = self._running.pop(directory.name, None) or _Process(directory, slot=None, child=None)
+        self._untold = deque(event for event in self._untold if event.attempt != directory.name)
+        while _is_held(directory):
+            _kill(process)
+            await self._clock.sleep(POLL_SECONDS)
+        if process.slot is not None:
+            self._slots[process.slot].running = None
+        await self.discard(directory.name)
+        _rename_aside(directory)
 
     def _spawn(self, attempt: str, slot: str) -> None:
         directory = self._attempts / attempt
@@ -212,7 +236,7 @@ class Local:
             child = subprocess.Popen(
                 [self._python, "-m", "harness"],
                 cwd=directory,
-                env=self._environment(self._gpu(slot)),
+                env={**self._environment(self._gpu(slot)), **_mark(directory)},
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -237,20 +261,23 @@ class Local:
     def _look(self, attempt: str) -> None:
         process = self._running[attempt]
         if process.doomed_at is not None and self._clock.monotonic() > process.doomed_at:
-            self._kill(attempt)
+            _kill(process)
         if process.child is not None:
             process.child.poll()
         if _is_held(process.directory):
-            progress = _read_json(process.directory / PROGRESS)
-            if progress and progress["progress"] != process.progress:
-                process.progress = progress["progress"]
-                self._untold.append(Progressed(attempt, process.progress, progress.get("loss")))
+            told = _read_object(process.directory / PROGRESS)
+            fraction, loss = told.get("progress"), told.get("loss")
+            if isinstance(fraction, float) and fraction != process.progress:
+                process.progress = fraction
+                self._untold.append(Progressed(attempt, fraction, loss if isinstance(loss, float) else None))
             return
+        if process.child is not None:
+            process.child.wait()  # It lets the lock go a moment before it is over.
         del self._running[attempt]
-        if process.slot is not None:
+        if process.slot is not None and self._slots[process.slot].running == attempt:
             self._slots[process.slot].running = None
-        report = _read_json(process.directory / RESULT)
-        if report is not None:
+        report = _read_object(process.directory / RESULT)
+        if "nonce" in report:  # a harness always gives it
             self._untold.append(Ended(attempt, report))
             return
         _end_strays(process.directory)
@@ -259,24 +286,29 @@ class Local:
         else:
             self._untold.append(Ended(attempt, None, "its harness vanished without a result"))
 
-    def _signal(self, attempt: str, number: signal.Signals) -> None:
-        pid = self._harness(attempt)
-        if pid is not None:
-            os.kill(pid, number)
 
-    def _kill(self, attempt: str) -> None:
-        pid = self._harness(attempt)
-        if pid is not None:
-            for one in [*descendants(pid), pid]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(one, signal.SIGKILL)
+def _kill(process: _Process) -> None:
+    pid = _harness(process)
+    if pid is not None:
+        for one in [*descendants(pid), pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+    _end_strays(process.directory)
 
-    def _harness(self, attempt: str) -> int | None:
-        """The process id of the attempt's harness, while it lives."""
-        directory = self._running[attempt].directory
-        pid = (_read_json(directory / PROCESS) or {}).get("pid")
-        # Only while the lock is held is the number still that harness's.
-        return pid if isinstance(pid, int) and _is_held(directory) else None
+
+def _harness(process: _Process) -> int | None:
+    """The process id of an attempt's harness, while it lives."""
+    # Only while the lock is held is the number still that harness's.
+    if not _is_held(process.directory):
+        return None
+    if process.child is not None:
+        return process.child.pid
+    # A trainer could have written another number: a harness works in its attempt's own directory.
+    pid = _read_object(process.directory / PROCESS).get("pid")
+    with contextlib.suppress(OSError):
+        if isinstance(pid, int) and Path(f"/proc/{pid}/cwd").samefile(process.directory):
+            return pid
+    return None
 
 
 def workspace_python(root: Path, own: str) -> Path:
@@ -294,9 +326,22 @@ def _cancelled(attempt: str, reason: str) -> Ended:
     return Ended(attempt, {"attempt": attempt, "status": "cancelled", "reason": reason})
 
 
+def _mark(directory: Path) -> dict[str, str]:
+    """What every process of an attempt has in its environment: the harness gives its trainer the same."""
+    return {"TMPDIR": f"{directory.resolve()}/tmp"}
+
+
 def _end_strays(directory: Path) -> None:
-    """End what a harness that was itself killed has left running."""
-    kill_marked(f"TMPDIR={directory.resolve()}/tmp")
+    """End every process of an attempt, as far as they can be told: for what a harness can no longer clean up."""
+    for name, value in _mark(directory).items():
+        kill_marked(f"{name}={value}")
+
+
+def _rename_aside(directory: Path) -> None:
+    number = 1
+    while (aside := directory.with_name(f"{directory.name}{ASIDE}{number}")).exists():
+        number += 1
+    directory.rename(aside)
 
 
 def _is_held(directory: Path) -> bool:
@@ -310,8 +355,10 @@ def _is_held(directory: Path) -> bool:
     return False
 
 
-def _read_json(path: Path) -> Any:
+def _read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`, which a trainer could have written; an empty one where there is none."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -23,7 +23,12 @@ def prepare_files() -> dict[str, bytes]:
         if path.is_file()
     }
     text = files["prepare/profile.py"].decode()
-    for pattern, new in ((r'^PROFILE = "\w+"', 'PROFILE = "tiny"'), (r"eval_tokens=2\*\*15", "eval_tokens=2**12")):
+    budget = "budget=Budget(tokens=2**18, seconds=None, cpu_seconds=20.0, warmup_seconds=60.0)"
+    for pattern, new in (
+        (r'^PROFILE = "\w+"', 'PROFILE = "tiny"'),
+        (r"eval_tokens=2\*\*15", "eval_tokens=2**12"),
+        (r"budget=Budget\(tokens=2.*\)", budget),
+    ):
         text, count = re.subn(pattern, new, text, flags=re.MULTILINE)
         assert count == 1, pattern
     return files | {"prepare/profile.py": text.encode()}

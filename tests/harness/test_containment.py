@@ -13,12 +13,12 @@ from tests.processes import alive_in, alive_with, wait_for_the_end_of
 
 STARTS_MANY = """
 import os, signal, subprocess, sys, time
-WAIT = """\
+WAIT = '''
 import os, signal, sys, time
 signal.signal(15, signal.SIG_IGN)
 os.write(int(sys.argv[2]), b"x")
 time.sleep(600)
-"""
+'''
 read, write = os.pipe()
 os.set_inheritable(write, True)
 command = [sys.executable, "-c", WAIT, "MARKER", str(write)]
