@@ -14,6 +14,7 @@ import click
 from controller.clock import Clock, RealClock
 from controller.journal import DIRECTORY, Journal, reading, study_lock
 from controller.journal.lock import is_locked
+from controller.journal.store import FILE
 from controller.records import UserError, Value
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from controller.backends import Backend
     from controller.proposers import Proposer
+    from controller.wave import Design
     from controller.workspace import Workspace
 
 CELLS = 12
@@ -50,20 +52,26 @@ def run_wave(start: Path, options: WaveOptions, console: Console, as_json: bool)
 
     clock = RealClock()
     workspace = find(start)
-    proposer = _proposer(options, workspace)
-    directory = open_directory(workspace)
-    backend = _backend(options.infra, workspace.root, directory, clock)
+    proposer = _proposer(options)
+    backend = _backend(options.infra, workspace.root, workspace.directory, clock)
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    if workspace.repository.is_dirty(workspace.edit):
-        say(f"{workspace.edit} has uncommitted changes, which are not used: the committed version is")
     with ExitStack() as stack:
-        journal = Journal.open(directory, clock)
-        stack.callback(journal.close)
+
+        def opened() -> Journal:
+            journal = Journal.open(open_directory(workspace), clock)
+            stack.callback(journal.close)
+            return journal
+
+        journal = opened() if (workspace.directory / FILE).exists() else None
         tag = choose_tag(workspace, journal, options.tag, clock)
-        stack.enter_context(study_lock(directory, tag))
+        _refuse_mistakes(workspace, options, journal, tag, clock)
+        journal = journal or opened()
+        if workspace.repository.is_dirty(workspace.edit):
+            say(f"{workspace.edit} has uncommitted changes, which are not used: the committed version is")
+        stack.enter_context(study_lock(workspace.directory, tag))
         study = open_study(workspace, journal, tag)
         say(f"study {tag} on branch {study.branch}, incumbent {study.incumbent.id} at {study.tip[:10]}")
         if not study.knows_head:
@@ -90,27 +98,16 @@ def run_wave(start: Path, options: WaveOptions, console: Console, as_json: bool)
 
 def preview_wave(start: Path, options: WaveOptions, console: Console, as_json: bool) -> None:
     """What the wave would run. Leaves no trace: neither journal nor branch nor candidates."""
-    import asyncio
-    import tempfile
-
     from controller import designs
-    from controller.study import choose_tag, preview_study
-    from controller.wave import Request, describe, design
+    from controller.study import choose_tag
+    from controller.wave import describe
     from controller.workspace import find
 
     clock = RealClock()
     workspace = find(start)
-    proposer = _proposer(options, workspace)
-    with tempfile.TemporaryDirectory() as scratch:
-        real = Journal.read(workspace.directory, clock)
-        tag = choose_tag(workspace, real, options.tag, clock)
-        journal = Journal.open(Path(scratch), clock)
-        if real is not None:
-            real.replay_into(journal)
-        study = preview_study(workspace, journal, tag)
-        request = Request(_asked(options), options.seed, options.clusters, max(CELLS, options.clusters))
-        designed = asyncio.run(design(study, proposer, request))
-        journal.close()
+    journal = Journal.read(workspace.directory, clock)
+    tag = choose_tag(workspace, journal, options.tag, clock)
+    designed = _designed(workspace, options, journal, tag, clock)
     controls = designs.controls_for(len(designed.cells))
     if as_json:
         cells = [{"proposal": cell.proposal, "knobs": dict(cell.knobs)} for cell in designed.cells]
@@ -121,6 +118,39 @@ def preview_wave(start: Path, options: WaveOptions, console: Console, as_json: b
     lines += [f"  {describe(cell.knobs) or 'an edit'}" for cell in designed.cells]
     lines += [f"  refused: {refusal.name}: {refusal.reason}" for refusal in designed.refusals]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _refuse_mistakes(
+    workspace: Workspace, options: WaveOptions, journal: Journal | None, tag: str, clock: Clock
+) -> None:
+    """Raise UserError for what can't run, before anything is written and any time is spent."""
+    from controller.edits import parse_factor, set_knobs
+
+    if journal is not None and reading.unfinished_wave(journal, tag) is not None:
+        # The wave asked for comes after that one, perhaps from another incumbent: its cells can't be known yet.
+        source = workspace.source(reading.study_of(journal, tag).tip)
+        for factor in map(parse_factor, options.factors):
+            for level in factor.levels:
+                set_knobs(source, {factor.knob: level})
+    elif options.factors or journal is None or reading.study(journal, tag) is None:
+        _designed(workspace, options, journal, tag, clock)
+
+
+def _designed(workspace: Workspace, options: WaveOptions, journal: Journal | None, tag: str, clock: Clock) -> Design:
+    """What the wave would run. Writes nothing, neither into `journal` nor into git."""
+    import asyncio
+    import tempfile
+
+    from controller.study import preview_study
+    from controller.wave import Request, design
+
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        if journal is None or reading.study(journal, tag) is None:
+            journal = Journal.open(Path(scratch), clock)
+            stack.callback(journal.close)
+        study = preview_study(workspace, journal, tag)
+        request = Request(_asked(options), options.seed, options.clusters, max(CELLS, options.clusters))
+        return asyncio.run(design(study, _proposer(options), request))
 
 
 def open_to_read(start: Path, tag: str | None) -> tuple[Journal, str]:
@@ -232,18 +262,12 @@ def run_reproduce(start: Path, name: str | None, console: Console, as_json: bool
     return found.reproduced
 
 
-def _proposer(options: WaveOptions, workspace: Workspace) -> Proposer:
-    """Who is to propose. A factor that the file can't hold is refused here, before any time is spent."""
-    from controller.edits import parse_factor, set_knobs
+def _proposer(options: WaveOptions) -> Proposer:
+    from controller.edits import parse_factor
     from controller.proposers import Doe, Person
 
     if options.factors:
-        factors = [parse_factor(text) for text in options.factors]
-        source = workspace.source(workspace.head)
-        for factor in factors:
-            for level in factor.levels:
-                set_knobs(source, {factor.knob: level})
-        return Person(factors)
+        return Person([parse_factor(text) for text in options.factors])
     if options.proposer != "doe":
         raise UserError(f"there is no proposer {options.proposer}; there is doe, or name the levels with --factor")
     return Doe()

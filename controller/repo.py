@@ -93,7 +93,9 @@ class Repository:
 
     def is_dirty(self, path: str) -> bool:
         """Whether `path` differs from the commit that is checked out."""
-        return not self._git.bare and bool(self._run("status", "--porcelain", "--", path))
+        # Without optional locks it writes nothing, not even what it learnt about the files.
+        env = {"GIT_OPTIONAL_LOCKS": "0"}
+        return not self._git.bare and bool(self._run("status", "--porcelain", "--", path, env=env))
 
     def diff(self, old: str, new: str) -> str:
         """The difference between two commits, as `git diff` shows it."""

@@ -88,6 +88,9 @@ class Journal:
                 other._append(study, at, event, encode(event))
 
     def close(self) -> None:
+        """Close it. A writer leaves the whole journal in its one file, even beside readers that are idle."""
+        with suppress(sqlite3.Error):  # A reader may not, a full disk can't, and nothing depends on it.
+            self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.db.close()
 
     def _append(self, study: str, at: float, event: Event, body: str) -> None:
