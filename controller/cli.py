@@ -224,7 +224,7 @@ def show(workspace: Path, experiment: str, tag: str | None, as_json: bool) -> No
         click.echo(json.dumps(found, indent=1))
         return
     for name, value in found.items():
-        click.echo(f"{name:<14} {value if isinstance(value, str) else json.dumps(value)}")
+        _echo(f"{name:<14} {value if isinstance(value, str) else json.dumps(value)}")
 
 
 @main.command()
@@ -240,7 +240,7 @@ def diff(workspace: Path, experiment: str, tag: str | None) -> None:
     """
     from controller.commands import candidate_diff
 
-    click.echo(candidate_diff(workspace, tag, experiment))
+    _echo(candidate_diff(workspace, tag, experiment))
 
 
 @main.command()
@@ -257,7 +257,7 @@ def logs(workspace: Path, experiment: str, tag: str | None, tail: int | None) ->
     """
     from controller.commands import experiment_log
 
-    click.echo(experiment_log(workspace, tag, experiment, tail), nl=False)
+    _echo(experiment_log(workspace, tag, experiment, tail), nl=False)
 
 
 @main.command()
@@ -293,6 +293,13 @@ def reproduce(workspace: Path, commit: str | None, as_json: bool) -> None:
 
     if not run_reproduce(workspace, commit, _console(as_json), as_json):
         raise CheckFailed("not reproduced")
+
+
+def _echo(text: str, nl: bool = True) -> None:
+    """Print what an experiment wrote: byte for byte into a file or pipe, without what a terminal would obey on one."""
+    from controller.text import printable
+
+    click.echo(printable(text) if sys.stdout.isatty() else text, nl=nl)
 
 
 def _console(to_stderr: bool = False) -> Console:

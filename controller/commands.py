@@ -100,7 +100,7 @@ def preview_wave(start: Path, options: WaveOptions, console: Console, as_json: b
     """What the wave would run. Leaves no trace: neither journal nor branch nor candidates."""
     from controller import designs
     from controller.study import choose_tag
-    from controller.wave import describe
+    from controller.text import describe
     from controller.workspace import find
 
     clock = RealClock()

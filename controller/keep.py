@@ -11,6 +11,7 @@ from controller.journal import reading
 from controller.promotion import Block, replicate_noise, reproduction_interval
 from controller.records import Candidate, Decision, Tier, Wave
 from controller.study import Study
+from controller.text import describe, one_line
 
 PREFIX = "Autoresearch-"
 DIGITS = 10
@@ -94,7 +95,6 @@ def _message(
     runs: Sequence[reading.Result],
 ) -> str:
     name, hypothesis = reading.hypotheses(study.journal, study.tag, wave=wave.id)[candidate.proposal]
-    knobs = ", ".join(f"{knob}={value}" for knob, value in candidate.knobs.items())
     trailers = {
         "Study": study.tag,
         "Wave": wave.id,
@@ -113,11 +113,10 @@ def _message(
     if any(run.self_reported for run in runs):
         trailers["Scored-By"] = "the trainer itself (self-reported)"
     lines = "\n".join(f"{PREFIX}{key}: {value}" for key, value in trailers.items())
-    subject = f"Keep {candidate.id}: {one_line(knobs or name)}"
-    return f"{subject}\n\n{one_line(decision.sentence)}\n{one_line(hypothesis)}\n\n{lines}\n"
+    subject = f"Keep {candidate.id}: {untrailered(describe(candidate.knobs) or name)}"
+    return f"{subject}\n\n{untrailered(decision.sentence)}\n{untrailered(hypothesis)}\n\n{lines}\n"
 
 
-def one_line(text: str) -> str:
+def untrailered(text: str) -> str:
     """`text` as one line that can't be taken for a trailer of ours, whatever the agent who wrote it had in mind."""
-    plain = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(re.sub(PREFIX, "autoresearch ", plain, flags=re.IGNORECASE).split())
+    return one_line(re.sub(PREFIX, "autoresearch ", one_line(text), flags=re.IGNORECASE))

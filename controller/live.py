@@ -10,6 +10,7 @@ from controller.clock import Clock
 from controller.journal import Journal, reading
 from controller.records import Experiment, Outcome
 from controller.scheduler import Running, Scheduler
+from controller.text import describe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,7 +70,7 @@ class Display:
 
     def _name(self, experiment: Experiment) -> str:
         candidate = reading.candidate(self._journal, self._tag, experiment.candidate)
-        knobs = ", ".join(f"{name}={value}" for name, value in candidate.knobs.items())
+        knobs = describe(candidate.knobs)
         return f"{experiment.role} {candidate.id}" + (f" {knobs}" if knobs and experiment.role != "control" else "")
 
     def _table(self, scheduler: Scheduler) -> Table:

@@ -14,8 +14,9 @@ from controller.journal.export import results
 from controller.journal.reading import Result
 from controller.occupancy import Occupancy, Span, occupancy
 from controller.proposers.lessons import design_effects
-from controller.records import Decision, Knobs, Role, Tier, UserError, Verdict
+from controller.records import Decision, Role, Tier, UserError, Verdict
 from controller.stats import Effects, pooled
+from controller.text import describe, one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -84,10 +85,11 @@ def results_table(journal: Journal, tag: str) -> Table:
     table = _table(f"Study {tag}", "experiment", "candidate", "knobs", "role", "seed", "cluster", "status", metric)
     for row in results(journal, tag):
         score = row["metrics"].get(metric)
-        table.add_row(
+        _add(
+            table,
             row["experiment"],
             row["candidate"],
-            _plain(row["knobs"]),
+            describe(row["knobs"]) or "an edit",
             row["role"],
             str(row["seed"]),
             row["cluster"] or "",
@@ -159,9 +161,12 @@ def _screening(journal: Journal, tag: str, wave: str) -> Table:
         mean = fmean(scores) if scores else None
         control = name == past.incumbent
         spread = f" ± {stdev(scores):.6f}" if len(scores) > 1 else ""
-        table.add_row(
+        _add(
+            table,
             name,
-            f"control × {len(results_)}" if control else _plain(reading.candidate(journal, tag, name).knobs),
+            f"control × {len(results_)}"
+            if control
+            else describe(reading.candidate(journal, tag, name).knobs) or "an edit",
             f"{mean:.6f}{spread}" if mean is not None else "—",
             "" if control or mean is None or beside is None else f"{mean - beside:+.6f}",
             ", ".join(sorted({run.status for run in results_})),
@@ -176,7 +181,7 @@ def _effects(effects: Effects, metric: str) -> Table:
         table.caption, table.caption_justify = f"not to be told apart in this wave: {', '.join(mains)}", "left"
     for effect in sorted(effects.estimated, key=lambda one: -abs(one.estimate)):
         interval = f"{effect.low:+.6f} to {effect.high:+.6f}" if effect.low is not None else "—"
-        table.add_row(effect.term.description, f"{effect.estimate:+.6f}", interval)
+        _add(table, one_line(effect.term.description), f"{effect.estimate:+.6f}", interval)
     return table
 
 
@@ -186,7 +191,8 @@ def _confirmation(journal: Journal, tag: str, runs: Sequence[Result], decisions:
     for decision in decisions:
         known = decision.change is not None
         interval = f"{decision.low:+.6f} to {decision.high:+.6f}" if decision.low is not None else "—"
-        table.add_row(
+        _add(
+            table,
             decision.candidate,
             f"{fmean(decision.scores):.6f}" if known else "—",
             f"{fmean(decision.control_scores):.6f}" if known else "—",
@@ -206,5 +212,8 @@ def _table(title: str, *headings: str) -> Table:
     return table
 
 
-def _plain(knobs: Knobs) -> str:
-    return ", ".join(f"{name}={value}" for name, value in knobs.items()) or "an edit"
+def _add(table: Table, *cells: str) -> None:
+    """A row; as texts, because rich would read `[...]` in a string as markup."""
+    from rich.text import Text
+
+    table.add_row(*map(Text, cells))

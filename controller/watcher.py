@@ -12,6 +12,7 @@ from typing import Any
 
 from controller.backends import Ended
 from controller.records import Attempt, Label, Outcome
+from controller.text import one_line
 
 REASON_CHARACTERS = 300
 LARGEST = sys.float_info.max
@@ -54,7 +55,7 @@ def judge(attempt: Attempt, ended: Ended, expected: Mapping[str, str], metric: s
 
 
 def _text(value: Any) -> str:
-    return " ".join(str(value or "").split())[:REASON_CHARACTERS]
+    return one_line(str(value or "")[: 10 * REASON_CHARACTERS])[:REASON_CHARACTERS]
 
 
 def _mapping(found: Any) -> Mapping[Any, Any]:

@@ -17,7 +17,7 @@ from controller.clock import Clock
 from controller.edits import model_digest, read_knobs, refusal, set_knobs
 from controller.history import earlier_blocks, history
 from controller.journal import ConfirmationPlanned, Refusal, WaveDecided, WaveDesigned, WaveEnded, reading
-from controller.keep import commit_winner, one_line
+from controller.keep import commit_winner, untrailered
 from controller.promotion import Rules, blocks, decide, promoted
 from controller.proposers import Context, Person, Proposer
 from controller.records import (
@@ -36,6 +36,7 @@ from controller.records import (
 from controller.scheduler import Scheduler
 from controller.settings import MOST_SEEDS
 from controller.study import Study
+from controller.text import describe
 
 SEEDS_PER_WAVE = 1000
 FIRST_CONFIRMATION_SEED = MOST_SEEDS + 1
@@ -152,7 +153,9 @@ def begin(study: Study, proposer: Proposer, request: Request, designed: Design, 
     for offset, cell in enumerate(designed.cells):
         name = f"c{totals['candidates'] + offset:04d}"
         proposal = designed.proposals[cell.proposal]
-        message = f"{name}: {one_line(describe(cell.knobs) or proposal.name)}\n\n{one_line(proposal.hypothesis)}\n"
+        message = (
+            f"{name}: {untrailered(describe(cell.knobs) or proposal.name)}\n\n{untrailered(proposal.hypothesis)}\n"
+        )
         edits = {study.workspace.edit: cell.source}
         commit = study.workspace.repository.commit_edit(study.tip, edits, message, clock.now())
         study.workspace.repository.point(f"refs/autoresearch/{tag}/{name}", commit)
@@ -242,11 +245,6 @@ def _end(study: Study, wave: Wave) -> None:
     here = blocks(reading.results_of(study.journal, study.tag, wave=wave.id), wave.incumbent)
     commit = commit_winner(study, wave, kept[0], earlier_blocks(study, wave), here)
     study.journal.record(study.tag, WaveEnded(wave.id, kept[0].candidate, commit))
-
-
-def describe(knobs: Knobs) -> str:
-    """`DEPTH=1, MATRIX_LR=0.02`."""
-    return ", ".join(f"{name}={value}" for name, value in knobs.items())
 
 
 def names(study: Study, wave: Wave) -> dict[str, str]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.keep import PREFIX, Claim, claim_of, one_line
+from controller.keep import PREFIX, Claim, claim_of, untrailered
 
 WHOLE = {
     "Study": "mar5",
@@ -75,7 +75,7 @@ def test_only_the_last_paragraph_counts() -> None:
     | st.lists(st.sampled_from([PREFIX, "Auto", "research", "-", "\n", "\0", "\r", "Metric: 1"])).map("".join)
 )
 def test_a_line_of_an_agent_s_is_one_line_and_never_a_trailer(text: str) -> None:
-    line = one_line(text)
+    line = untrailered(text)
     assert len(line.splitlines()) <= 1 and (not line or line.isprintable())
     assert PREFIX.lower() not in line.lower()
-    assert one_line(line) == line
+    assert untrailered(line) == line

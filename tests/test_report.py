@@ -135,3 +135,9 @@ async def test_the_standing_has_the_keys_of_the_contract_from_the_first_moment(s
     wave = await wave_of(study, factors(RATE=(0.3,)))
     assert study_json(study.journal, "mar5", False)["health"]["unfinished_wave"] == wave
     assert f"wave {wave} is unfinished" in "\n".join(study_lines(study.journal, "mar5", False))
+
+
+async def test_a_knob_that_looks_like_markup_is_shown_as_it_is(study: Study) -> None:
+    wave = await run(study, lambda knobs, experiment: 1.0, SHAPE=("[/bold]", "[red]x"))
+    text = printed(*wave_tables(study.journal, "mar5", wave, 2), results_table(study.journal, "mar5"))
+    assert text.count("SHAPE=[/bold]") == 2

@@ -10,6 +10,7 @@ from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from controller.journal.store import Journal
+from controller.text import describe, one_line
 
 COLUMNS = (
     *("experiment", "wave", "proposal", "candidate", "commit", "parent", "role", "tier", "accelerator", "cluster"),
@@ -66,11 +67,11 @@ def upstream_rows(journal: Journal, tag: str) -> list[tuple[str, str, str, str, 
             continue
         description = row["hypothesis"] or row["role"]
         if row["knobs"]:
-            description += " (" + ", ".join(f"{name}={value}" for name, value in row["knobs"].items()) + ")"
+            description += f" ({describe(row['knobs'])})"
         status = "crash" if row["status"] != "done" else "keep" if row["candidate"] in kept else "discard"
         memory = row["metrics"].get("peak_vram_mb", 0.0) / 1024 if row["status"] == "done" else 0.0
         score = f"{row['val_bpb'] or 0.0:.6f}"
-        rows.append((row["commit"][:7], score, f"{memory:.1f}", status, " ".join(description.split())))
+        rows.append((row["commit"][:7], score, f"{memory:.1f}", status, one_line(description)))
     return rows
 
 
