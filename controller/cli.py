@@ -5,6 +5,7 @@ Imports what a command needs inside the command, so that `--help` and `status` a
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Command = Callable[..., None]
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space and run again",
+    errno.EDQUOT: "free some space and run again",
+    errno.EROFS: "make it writable and run again",
+    errno.EACCES: "make it writable and run again",
+    errno.EPERM: "make it writable and run again",
+}
+"""What the user can do where the disk refuses."""
 
 
 class _Group(click.Group):
@@ -44,6 +54,14 @@ class _Group(click.Group):
             # Whoever read our output has gone, as `| head` does.
             sys.stderr.close()
             sys.exit(0)
+        except OSError as error:
+            if error.errno not in _REMEDIES:
+                raise
+            # Of a copy that failed the second file is the one that was written.
+            path = error.filename2 or error.filename or "a file"
+            said = f"{path} can't be written ({error.strerror}); {_REMEDIES[error.errno]}, nothing is lost"
+            click.echo(f"autoresearch: {said}", err=True)
+            sys.exit(UserError.exit_code)
 
 
 def _workspace_option(command: Command) -> Command:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from controller.backends import Backend
     from controller.proposers import Proposer
+    from controller.study import Study
     from controller.wave import Design
     from controller.workspace import Workspace
 
@@ -43,7 +44,6 @@ class WaveOptions:
 
 def run_wave(start: Path, options: WaveOptions, console: Console, as_json: bool) -> None:
     """One turn of the search, with everything a person wants to see of it."""
-    from controller import report
     from controller.live import Display
     from controller.study import choose_tag, open_study
     from controller.turn import Turn, take
@@ -81,19 +81,32 @@ def run_wave(start: Path, options: WaveOptions, console: Console, as_json: bool)
         turn = Turn(study, backend, proposer, request, display, say)
         with display.shown():
             wave = clock.run(take(turn, clock))
-        slots = min(options.clusters, backend.capacity)
-        page = draw(start, tag, None)
-        if as_json:
-            click.echo(json.dumps({**report.wave_json(journal, tag, wave, slots), "plot": str(page)}, indent=1))
-            return
-        for table in report.wave_tables(journal, tag, wave, slots):
-            console.print()
-            console.print(table)
+        _tell_wave(study, wave, min(options.clusters, backend.capacity), console, as_json)
+
+
+def _tell_wave(study: Study, wave: str, slots: int, console: Console, as_json: bool) -> None:
+    from controller import report
+
+    journal, tag = study.journal, study.tag
+    page, why = None, ""
+    try:
+        page = draw(study.workspace.root, tag, None)
+    except UserError as error:  # The wave is over and recorded, whether or not its picture can be drawn.
+        why = f"none, {error}"
+    if as_json:
+        told = {**report.wave_json(journal, tag, wave, slots), "plot": str(page) if page else None}
+        click.echo(json.dumps(told, indent=1))
+        return
+    for table in report.wave_tables(journal, tag, wave, slots):
         console.print()
-        say(f"decision: {report.conclusion(journal, tag, wave)}")
-        kept = next((row for row in reading.kept(journal, tag) if row[0] == wave), None)
-        say(f"commit:   {kept[2]} on {study.branch}" if kept else f"commit:   none; {study.branch} stays as it is")
-        say(f"plot:     {page}")
+        console.print(table)
+    kept = next((row for row in reading.kept(journal, tag) if row[0] == wave), None)
+    lines = [
+        f"\ndecision: {report.conclusion(journal, tag, wave)}",
+        f"commit:   {kept[2]} on {study.branch}" if kept else f"commit:   none; {study.branch} stays as it is",
+        f"plot:     {page or why}",
+    ]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def preview_wave(start: Path, options: WaveOptions, console: Console, as_json: bool) -> None:

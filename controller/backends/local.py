@@ -99,7 +99,9 @@ class Local:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         _unpack(bundle.archive, partial / BUNDLE)
-        shutil.copytree(HARNESS, partial / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+        (partial / "harness").mkdir()
+        for module in HARNESS.glob("*.py"):
+            shutil.copyfile(module, partial / "harness" / module.name)
         partial.rename(directory)
         # The nonce stays in memory: a queued attempt whose controller dies is submitted anew.
         self._jobs[attempt.id] = {**bundle.job, "attempt": attempt.id, "nonce": attempt.nonce}
@@ -243,8 +245,13 @@ class Local:
                 start_new_session=True,
                 pass_fds=(lock.fileno(),),
             )
-        write_json(directory / PROCESS, {"pid": child.pid, "slot": slot})
         assert child.stdin is not None
+        try:
+            write_json(directory / PROCESS, {"pid": child.pid, "slot": slot})
+        except OSError:  # a full disk
+            child.stdin.close()  # Without a job it ends at once.
+            child.wait()
+            raise
         with contextlib.suppress(BrokenPipeError):  # It has died already: the next look finds it without a result.
             child.stdin.write(json.dumps(self._jobs.pop(attempt)).encode())
             child.stdin.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -26,7 +27,8 @@ class Reporter:
         if force or now >= self._due:
             self._due = now + 0.5
             loss = loss if isinstance(loss, float) and math.isfinite(loss) else None
-            write_json(Path(PROGRESS), {"progress": round(progress, 4), "loss": loss, "steps": steps})
+            with contextlib.suppress(OSError):  # A full disk: the attempt does not depend on being watched.
+                write_json(Path(PROGRESS), {"progress": round(progress, 4), "loss": loss, "steps": steps})
 
 
 def write_json(path: Path, value: Any) -> None:
