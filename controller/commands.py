@@ -45,7 +45,7 @@ class WaveOptions:
 def run_wave(start: Path, options: WaveOptions, console: Console, as_json: bool) -> None:
     """One turn of the search, with everything a person wants to see of it."""
     from controller.live import Display
-    from controller.study import choose_tag, open_study
+    from controller.study import branch_name, choose_tag, open_study
     from controller.turn import Turn, take
     from controller.wave import Request
     from controller.workspace import find, open_directory
@@ -67,24 +67,33 @@ def run_wave(start: Path, options: WaveOptions, console: Console, as_json: bool)
 
         journal = opened() if (workspace.directory / FILE).exists() else None
         tag = choose_tag(workspace, journal, options.tag, clock)
-        _refuse_mistakes(workspace, options, journal, tag, clock)
+        try:
+            _refuse_mistakes(workspace, options, journal, tag, clock)
+        except UserError as error:
+            raise UserError(f"{error}{_elsewhere(workspace, journal, tag)}") from None
         journal = journal or opened()
         if workspace.repository.is_dirty(workspace.edit):
             say(f"{workspace.edit} has uncommitted changes, which are not used: the committed version is")
+            if branch_name(tag) == workspace.repository.current_branch():
+                say("they are on the study's own branch, which a winner moves: `git switch -c NAME` keeps them apart")
         stack.enter_context(study_lock(workspace.directory, tag))
         study = open_study(workspace, journal, tag)
         say(f"study {tag} on branch {study.branch}, incumbent {study.incumbent.id} at {study.tip[:10]}")
-        if not study.knows_head:
-            say(f"{workspace.edit} as checked out is not of this study; begin another with --tag to start from it")
+        if elsewhere := _elsewhere(workspace, journal, tag):
+            say(elsewhere.removeprefix("; "))
         display = Display(console, journal, tag, clock)
         request = Request(_asked(options), options.seed, options.clusters, max(CELLS, options.clusters))
         turn = Turn(study, backend, proposer, request, display, say)
         with display.shown():
-            wave = clock.run(take(turn, clock))
-        _tell_wave(study, wave, min(options.clusters, backend.capacity), console, as_json)
+            *before, asked = clock.run(take(turn, clock))
+        slots = min(options.clusters, backend.capacity)
+        if not as_json:
+            for wave in before:
+                _tell_wave(study, wave, slots, console)
+        _tell_wave(study, asked, slots, console, as_json)
 
 
-def _tell_wave(study: Study, wave: str, slots: int, console: Console, as_json: bool) -> None:
+def _tell_wave(study: Study, wave: str, slots: int, console: Console, as_json: bool = False) -> None:
     from controller import report
 
     journal, tag = study.journal, study.tag
@@ -118,6 +127,7 @@ def preview_wave(start: Path, options: WaveOptions, console: Console, as_json: b
 
     clock = RealClock()
     workspace = find(start)
+    _backend(options.infra, workspace.root, workspace.directory, clock)
     journal = Journal.read(workspace.directory, clock)
     tag = choose_tag(workspace, journal, options.tag, clock)
     designed = _designed(workspace, options, journal, tag, clock)
@@ -131,6 +141,17 @@ def preview_wave(start: Path, options: WaveOptions, console: Console, as_json: b
     lines += [f"  {describe(cell.knobs) or 'an edit'}" for cell in designed.cells]
     lines += [f"  refused: {refusal.name}: {refusal.reason}" for refusal in designed.refusals]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _elsewhere(workspace: Workspace, journal: Journal | None, tag: str) -> str:
+    """That the study does not go on from what is checked out, where that is so."""
+    from controller.study import Study, branch_name
+
+    if journal is None or reading.study(journal, tag) is None:
+        return ""
+    if Study(tag, workspace, journal, branch_name(tag)).knows_head:
+        return ""
+    return f"; {workspace.edit} as checked out is not of study {tag}: begin another with --tag to start from it"
 
 
 def _refuse_mistakes(

@@ -66,7 +66,7 @@ class Display:
     def _score(self, outcome: Outcome) -> Iterator[str]:
         study = reading.study(self._journal, self._tag)
         if study is not None and study.metric in outcome.metrics:
-            yield f"{outcome.metrics[study.metric]:.6f}"
+            yield f"{outcome.metrics[study.metric]:.6f}" + (" (self-reported)" if outcome.self_reported else "")
 
     def _name(self, experiment: Experiment) -> str:
         candidate = reading.candidate(self._journal, self._tag, experiment.candidate)

@@ -7,13 +7,18 @@ compares only runs on the same accelerator.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from statistics import fmean, mean
+from typing import TYPE_CHECKING
 
 from controller.journal.reading import Result
 from controller.records import Decision, Label, Role, Tier, Verdict
 from controller.stats import Comparison, Noise, combine, compare, pooled, prediction_interval, residual, verdict
+
+if TYPE_CHECKING:
+    from controller.settings import Gate
 
 CONFIDENCE = 0.95
 
@@ -33,15 +38,46 @@ class Block:
         return arms if len(arms) > 1 else []
 
 
-def promoted(results: Iterable[Result], incumbent: str, minimize: bool, most: int) -> list[str]:
+def gate_failures(
+    results: Iterable[Result], measured: Mapping[str, Mapping[str, float]], gates: Sequence[Gate], tier: Tier
+) -> dict[str, str]:
+    """Why each candidate that fails `gates` does, by the means over its runs of `tier` that have a score.
+
+    `measured` holds the metrics of each experiment. A run without a gate's metric fails it; controls pass any gate.
+    """
+    runs: dict[str, list[Mapping[str, float]]] = defaultdict(list)
+    for result in results:
+        experiment = result.experiment
+        if experiment.tier is tier and experiment.role is not Role.CONTROL and result.score is not None:
+            runs[experiment.candidate].append(measured[experiment.id])
+    said = {name: [why for gate in gates if (why := _gate_failure(gate, found))] for name, found in runs.items()}
+    return {name: ", ".join(whys) for name, whys in said.items() if whys}
+
+
+def _gate_failure(gate: Gate, runs: Sequence[Mapping[str, float]]) -> str | None:
+    values = [run[gate.metric] for run in runs if gate.metric in run]
+    if len(values) < len(runs):
+        return f"it reports no {gate.metric}"
+    # As the decimals that they were printed as: the mean of 0.95 and 0.97 is 0.96.
+    value = float(mean(Fraction(repr(value)) for value in values))
+    if gate.passes(value):
+        return None
+    shown = f"{value:.6g}"
+    return f"{gate.metric} {repr(value) if gate.passes(float(shown)) else shown} is not {gate.limit}"
+
+
+def promoted(
+    results: Iterable[Result], incumbent: str, minimize: bool, most: int, refused: Container[str] = ()
+) -> list[str]:
     """The candidates whose mean screening score beats the concurrent controls', best first, at most `most`.
 
-    Cells are compared with controls on their own accelerator; a candidate that failed anywhere is out.
+    Cells are compared with controls on their own accelerator; a candidate that failed anywhere is out, and so are those
+    `refused` by a gate.
     """
     cells: dict[str, list[Result]] = defaultdict(list)
     controls: dict[str | None, list[float]] = defaultdict(list)
     for result in results:
-        if result.experiment.tier is not Tier.SCREENING:
+        if result.experiment.tier is not Tier.SCREENING or result.experiment.candidate in refused:
             continue
         if result.experiment.candidate != incumbent:
             cells[result.experiment.candidate].append(result)
@@ -82,12 +118,16 @@ def replicate_noise(blocks: Iterable[Block], accelerator: str) -> Noise | None:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a decision is made by: the metric and its direction, the least effect worth keeping, names for sentences."""
+    """What a decision is made by: the metric and its direction, the least effect worth keeping, names for sentences.
+
+    `refused` holds the candidates that fail a gate, and why.
+    """
 
     metric: str
     minimize: bool
     min_effect: float
     names: Mapping[str, str]
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def decide(
@@ -101,6 +141,7 @@ def decide(
     arms = sorted({run.experiment.candidate for run in runs})
     failures = {run.experiment.candidate: run for run in runs if _is_its_own_failure(run)}
     here = blocks(results, incumbent)
+    by_whom = ", scores self-reported" if any(run.self_reported for run in runs) else ""
     decisions = []
     for candidate in arms:
         if candidate in failures:
@@ -110,7 +151,9 @@ def decide(
         else:
             # A candidate that ran on several accelerators is judged where it has most pairs.
             judged = [_judged(wave, candidate, block, [*earlier, *here], len(arms), rules) for block in here]
-            decisions.append(max(judged, key=lambda decision: len(decision.seeds)))
+            best = max(judged, key=lambda decision: len(decision.seeds))
+            best = replace(best, sentence=best.sentence + by_whom) if best.scores else best
+            decisions.append(_refused(best, rules) if candidate in rules.refused else best)
     sign = 1 if rules.minimize else -1
     decisions.sort(key=lambda decision: sign * decision.change if decision.change is not None else float("inf"))
     keeps = [decision for decision in decisions if decision.verdict is Verdict.KEEP]
@@ -171,6 +214,12 @@ def _failed(wave: str, run: Result, rules: Rules) -> Decision:
     name = rules.names[run.experiment.candidate]
     sentence = f"discard {name}: {run.status} in confirmation ({run.reason})"
     return Decision(wave, run.experiment.candidate, Verdict.DISCARD, None, None, None, sentence)
+
+
+def _refused(decision: Decision, rules: Rules) -> Decision:
+    name, why = rules.names[decision.candidate], rules.refused[decision.candidate]
+    rest = decision.sentence.removeprefix(f"{decision.verdict} {name}: ")
+    return replace(decision, verdict=Verdict.DISCARD, sentence=f"discard {name}: {why}; {rest}")
 
 
 def _beaten(decision: Decision, by: Decision) -> Decision:

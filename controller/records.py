@@ -71,6 +71,10 @@ class Label(StrEnum):
         return self in {Label.LOST, Label.SETUP_FAILED, Label.MISMATCH}
 
 
+CANDIDATE_FAILURES = frozenset(label for label in Label if not label.infrastructure and label is not Label.CANCELLED)
+"""The labels that are results: they say something about the candidate."""
+
+
 class Design(StrEnum):
     """How the levels of a proposal's factors are combined into cells."""
 

@@ -53,6 +53,10 @@ class Repository:
         """The commit that `name` (branch, tag, hash) means; None where it means none."""
         return self._try("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
 
+    def current_branch(self) -> str | None:
+        """The branch that is checked out; None where none is."""
+        return self._try("symbolic-ref", "--quiet", "--short", "HEAD")
+
     def valid_branch(self, name: str) -> bool:
         """Whether git accepts `name` as a branch's."""
         return self._try("check-ref-format", f"refs/heads/{name}") is not None
@@ -77,19 +81,21 @@ class Repository:
 
     def read_bytes(self, commit: str, path: str) -> bytes | None:
         """The bytes of `path` at `commit`; None where there is no such file."""
-        try:
-            blob = self._git.commit(commit).tree / path
-        except (KeyError, AttributeError):  # AttributeError: a folder of the path is a file there.
+        status, kind, _ = self._git_command(["cat-file", "-t", f"{commit}:{path}"], {}, None)
+        if status != 0 or kind.strip() != b"blob":
             return None
-        return bytes(blob.data_stream.read()) if blob.type == "blob" else None
+        status, content, reason = self._git_command(["cat-file", "blob", f"{commit}:{path}"], {}, None)
+        if status != 0:
+            raise UserError(f"git cat-file failed: {reason}")
+        return content
 
     def message(self, commit: str) -> str:
         """The message of `commit`."""
-        return str(self._git.commit(commit).message)
+        return self._run("log", "-1", "--format=%B", commit)
 
     def committed_at(self, commit: str) -> int:
         """When `commit` was made, in Unix seconds."""
-        return int(self._git.commit(commit).committed_date)
+        return int(self._run("log", "-1", "--format=%ct", commit))
 
     def is_dirty(self, path: str) -> bool:
         """Whether `path` differs from the commit that is checked out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from controller.journal.export import results
 from controller.journal.reading import Result
 from controller.occupancy import Occupancy, Span, occupancy
 from controller.proposers.lessons import design_effects
-from controller.records import Decision, Role, Tier, UserError, Verdict
+from controller.records import Role, Tier, UserError, Verdict
 from controller.stats import Effects, pooled
 from controller.text import describe, one_line
 
@@ -27,13 +27,14 @@ def wave_tables(journal: Journal, tag: str, wave: str, slots: int) -> list[Rende
     """The tables a wave ends with: screening, main effects, confirmation, use of the slots."""
     from rich.text import Text
 
+    runs = reading.results_of(journal, tag, wave=wave)
     shown: list[RenderableType] = [_screening(journal, tag, wave)]
     effects = wave_effects(journal, tag, wave)
     if effects.estimated:
-        shown.append(_effects(effects, reading.study_of(journal, tag).metric))
-    confirmed = [one for one in reading.results_of(journal, tag, wave=wave) if one.experiment.tier is Tier.CONFIRMATION]
+        shown.append(_effects(effects, reading.study_of(journal, tag).metric, runs))
+    confirmed = [one for one in runs if one.experiment.tier is Tier.CONFIRMATION]
     if confirmed:
-        shown.append(_confirmation(journal, tag, confirmed, reading.decisions(journal, tag, wave=wave)))
+        shown.append(_confirmation(journal, tag, wave, confirmed))
     used = wave_occupancy(journal, tag, wave, slots)
     if used is not None:
         shown.append(
@@ -54,6 +55,11 @@ def conclusion(journal: Journal, tag: str, wave: str) -> str:
         return f"nothing is kept; nearest was: {best.sentence}"
     screened = [one for one in reading.results_of(journal, tag, wave=wave) if one.experiment.role is Role.CELL]
     scored = sum(one.score is not None for one in screened)
+    refused = _refused(journal, tag, wave, Tier.SCREENING)
+    if refused:
+        name, why = next(iter(refused.items()))
+        by_gates = f"{len(refused)} of {scored} scored candidates failed a gate in screening ({name}: {why})"
+        return f"nothing is kept: {by_gates}, and none of the others was better than the controls"
     return f"nothing is kept: none of {scored} scored candidates was better than the controls in screening"
 
 
@@ -62,20 +68,28 @@ def wave_json(journal: Journal, tag: str, wave: str, slots: int) -> dict[str, An
     effects = wave_effects(journal, tag, wave)
     used = wave_occupancy(journal, tag, wave, slots)
     kept = next((row for row in reading.kept(journal, tag) if row[0] == wave), None)
+    experiments = [row for row in results(journal, tag) if row["wave"] == wave]
     return {
         "study": tag,
         "wave": wave,
+        "self_reported": any(row["self_reported"] for row in experiments),
         "conclusion": conclusion(journal, tag, wave),
         "kept": kept[1] if kept else None,
         "commit": kept[2] if kept else None,
         "decisions": [asdict(decision) for decision in reading.decisions(journal, tag, wave=wave)],
+        "gates": list(reading.study_of(journal, tag).settings.get("gates", ())),
+        "refused": [
+            {"candidate": candidate, "tier": tier, "reason": reason}
+            for tier in Tier
+            for candidate, reason in _refused(journal, tag, wave, tier).items()
+        ],
         "effects": [
             {"effect": effect.term.description, "estimate": effect.estimate, "low": effect.low, "high": effect.high}
             for effect in effects.estimated
         ],
         "busy_share": used.busy if used else None,
         "training_share": used.training if used else None,
-        "experiments": [row for row in results(journal, tag) if row["wave"] == wave],
+        "experiments": experiments,
     }
 
 
@@ -140,6 +154,19 @@ def wave_occupancy(journal: Journal, tag: str, wave: str, slots: int) -> Occupan
     return occupancy(list(phases.values()), slots)
 
 
+def _refused(journal: Journal, tag: str, wave: str, tier: Tier) -> dict[str, str]:
+    """The candidates that a gate refused, and why. Only a study with gates pays for what it takes to know."""
+    if not reading.study_of(journal, tag).settings.get("gates"):
+        return {}
+    from controller.wave import refused_by_gates
+
+    return refused_by_gates(journal, tag, wave, tier)
+
+
+def _by_whom(runs: Iterable[Result]) -> str:
+    return " (self-reported)" if any(run.self_reported for run in runs) else ""
+
+
 def _screening(journal: Journal, tag: str, wave: str) -> Table:
     study = reading.study_of(journal, tag)
     past = reading.wave(journal, tag, wave)
@@ -149,7 +176,11 @@ def _screening(journal: Journal, tag: str, wave: str) -> Table:
             runs[result.experiment.candidate].append(result)
     controls = [run.score for run in runs.get(past.incumbent, []) if run.score is not None]
     beside = fmean(controls) if controls else None
-    table = _table(f"Screening, wave {wave}", "candidate", "knobs", study.metric, "against controls", "status")
+    gates = study.settings.get("gates", ())
+    refused = _refused(journal, tag, wave, Tier.SCREENING)
+    title = f"Screening, wave {wave}{_by_whom(run for one in runs.values() for run in one)}"
+    headings = ("candidate", "knobs", study.metric, "against controls", "status", *(["gates"] if gates else []))
+    table = _table(title, *headings)
     sign = 1 if study.minimize else -1
 
     def rank(item: tuple[str, list[Result]]) -> float:
@@ -170,12 +201,13 @@ def _screening(journal: Journal, tag: str, wave: str) -> Table:
             f"{mean:.6f}{spread}" if mean is not None else "—",
             "" if control or mean is None or beside is None else f"{mean - beside:+.6f}",
             ", ".join(sorted({run.status for run in results_})),
+            *([refused.get(name, "" if control or mean is None else "passed")] if gates else []),
         )
     return table
 
 
-def _effects(effects: Effects, metric: str) -> Table:
-    table = _table(f"Effects on {metric}", "effect", "estimate", "95% interval")
+def _effects(effects: Effects, metric: str, runs: Iterable[Result]) -> Table:
+    table = _table(f"Effects on {metric}{_by_whom(runs)}", "effect", "estimate", "95% interval")
     mains = [term.name for term in effects.not_estimable if len(term.knobs) == 1]
     if mains:
         table.caption, table.caption_justify = f"not to be told apart in this wave: {', '.join(mains)}", "left"
@@ -185,10 +217,14 @@ def _effects(effects: Effects, metric: str) -> Table:
     return table
 
 
-def _confirmation(journal: Journal, tag: str, runs: Sequence[Result], decisions: Sequence[Decision]) -> Table:
+def _confirmation(journal: Journal, tag: str, wave: str, runs: Sequence[Result]) -> Table:
     metric = reading.study_of(journal, tag).metric
-    table = _table("Confirmation", "candidate", metric, "control", "change", "95% interval", "verdict")
-    for decision in decisions:
+    table = _table(f"Confirmation{_by_whom(runs)}", "candidate", metric, "control", "change", "95% interval", "verdict")
+    refused = _refused(journal, tag, wave, Tier.CONFIRMATION)
+    if refused:
+        why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        table.caption, table.caption_justify = f"refused by a gate: {why}", "left"
+    for decision in reading.decisions(journal, tag, wave=wave):
         known = decision.change is not None
         interval = f"{decision.low:+.6f} to {decision.high:+.6f}" if decision.low is not None else "—"
         _add(

@@ -94,7 +94,8 @@ async def reproduce(
                 if outcome.label is not None:
                     raise NothingRan(f"seed {seed} gave no score: {outcome.label}, {outcome.reason}")
                 outcomes[seed] = outcome
-                say(f"seed {seed}: {claim.metric} {outcome.metrics[claim.metric]:.6f}")
+                by_whom = " (self-reported)" if outcome.self_reported else ""
+                say(f"seed {seed}: {claim.metric} {outcome.metrics[claim.metric]:.6f}{by_whom}")
                 if len(outcomes) == len(attempts):
                     break
     finally:

@@ -34,6 +34,8 @@ ATTEMPTS = 3
 ARRIVAL_SECONDS = 900.0
 """How long work that asks for another accelerator, or might queue, waits for the rest of a fleet to come up."""
 
+INTERRUPTED = "interrupted; everything finished so far is kept, and the same command goes on from here"
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -79,12 +81,24 @@ class Scheduler:
         self._failed_on: dict[str, set[str]] = {}
 
     async def acquire(self, fleet: Fleet) -> None:
-        """Begin to bring clusters up. Returns when the first is up; the others join as they come."""
+        """Begin to bring clusters up. Returns when the first is up; the others join as they come.
+
+        Raises Interrupted once `stopping` is set.
+        """
         arriving = self._backend.acquire(fleet)
+        first = asyncio.ensure_future(anext(arriving))
+        stop = asyncio.ensure_future(self.stopping.wait())
         try:
-            self._arrived(await anext(arriving))
+            await asyncio.wait({first, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not first.done():
+                raise Interrupted(INTERRUPTED)
+            self._arrived(first.result())
         except StopAsyncIteration:
             raise NothingRan("no cluster could be had") from None
+        finally:
+            stop.cancel()
+            if first.cancel():
+                await asyncio.wait({first})
         self._arriving = [asyncio.create_task(self._acquire_rest(arriving)), asyncio.create_task(self._lose_patience())]
 
     async def adopt(self) -> None:
@@ -101,8 +115,13 @@ class Scheduler:
         for stray in owned - set(self._attempts):
             await self._backend.cancel(stray)
 
-    async def run(self, experiments: Sequence[Experiment], bundle: Callable[[Experiment], Bundle]) -> None:
-        """Run `experiments` in order until each has ended.
+    async def run(
+        self,
+        experiments: Sequence[Experiment],
+        bundle: Callable[[Experiment], Bundle],
+        pointless: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """Run `experiments` in order until each has ended, or `pointless` says why those that wait need not run.
 
         Raises Interrupted, with nothing left running, once `stopping` is set.
         """
@@ -117,6 +136,10 @@ class Scheduler:
             event = await self._event()
             if event is not None:
                 await self._handle(event, bundle)
+            if isinstance(event, Ended) and self.waiting and (why := pointless()) is not None:
+                given_up = [ExperimentAbandoned(one.id, Label.CANCELLED, why) for one in self.waiting]
+                self._journal.record(self.study, *given_up)
+                self.waiting.clear()
 
     async def close(self) -> None:
         """Give the clusters back."""
@@ -240,4 +263,4 @@ class Scheduler:
                 self._next = asyncio.ensure_future(anext(self._events))
             task, self._next = self._next, None
             await self._handle(await task, bundle)
-        raise Interrupted("interrupted; everything finished so far is kept, and the same command goes on from here")
+        raise Interrupted(INTERRUPTED)

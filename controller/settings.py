@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
+from controller.harness.output import NAME
 from controller.records import Tier, UserError
 
 CHANGEABLE = frozenset({"budget"})
@@ -17,6 +33,59 @@ MOST_SEEDS = 500
 """Seeds a tier may have: within a wave, screening and confirmation have this many seed numbers each."""
 
 
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A bound that a candidate's mean of `metric` must keep, whatever its score: `accuracy >= 0.96`."""
+
+    metric: str
+    operator: str
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.limit}"
+
+    @property
+    def limit(self) -> str:
+        """`>= 0.96`."""
+        return f"{self.operator} {repr(self.bound).removesuffix('.0')}"
+
+    def passes(self, mean: float) -> bool:
+        """Whether `mean` keeps the bound."""
+        return _OPERATORS[self.operator](mean, self.bound)
+
+
+def parse_gate(text: str) -> Gate:
+    """The gate that `text` says, in the form in which a gate prints itself. Raises ValueError."""
+    said = re.fullmatch(rf"\s*({NAME})\s*([<>]=?)\s*([-+]?[0-9.]{{1,40}}(?:[eE][-+]?[0-9]{{1,3}})?)\s*", text)
+    bound = float(said[3]) if said else float("nan")
+    if said is None or not isfinite(bound):
+        raise ValueError(f"{text!r:.80} is no gate")
+    return Gate(said[1], said[2], bound)
+
+
+def _gate(value: Any) -> Gate:
+    try:
+        return value if isinstance(value, Gate) else parse_gate(value)
+    except (TypeError, ValueError):
+        example = "should be a metric, one of >= > <= <, and a number, such as `accuracy >= 0.96`"
+        raise PydanticCustomError("gate", example) from None
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(NAME, value):
+        allowed = "should be at most 64 letters, digits and _ . / @ -, from a letter to a letter or digit"
+        raise PydanticCustomError("name", allowed)
+    return value
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -24,7 +93,7 @@ class _Strict(BaseModel):
 class Metric(_Strict):
     """What is measured, and which way is better."""
 
-    name: str = Field(default="val_bpb", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
+    name: Annotated[str, PlainValidator(_name)] = "val_bpb"
     goal: Literal["minimize", "maximize"] = "minimize"
 
 
@@ -70,11 +139,17 @@ class Settings(_Strict):
     """Everything the front matter may say."""
 
     metric: Metric = Metric()
+    gates: tuple[Annotated[Gate, PlainValidator(_gate), PlainSerializer(str)], ...] = ()
     edit: str | None = None
     tiers: Tiers = Tiers()
     budget: Budget = Budget()
     min_effect: float = Field(default=0.0005, ge=0)
     timeout_minutes: PositiveFloat = 10
+
+    @field_validator("gates", mode="before")
+    @classmethod
+    def _one_gate_needs_no_list(cls, value: Any) -> Any:
+        return value if isinstance(value, (list, tuple)) else [value]
 
     def seeds(self, tier: Tier) -> int:
         """Seeds an experiment of `tier` is run with."""
@@ -85,8 +160,8 @@ class Settings(_Strict):
         return (self.tiers.screening if tier is Tier.SCREENING else self.tiers.confirmation).accelerators
 
     def recorded(self) -> dict[str, Any]:
-        """The settings as the journal keeps them."""
-        return self.model_dump(mode="json")
+        """The settings as the journal keeps them; without gates as they were before gates could be set."""
+        return self.model_dump(mode="json", exclude=None if self.gates else {"gates"})
 
 
 def parse(program: str, file: str = "program.md") -> Settings:
@@ -147,6 +222,10 @@ def _line_of(path: list[str], text: str) -> int:
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     line = 0
     for part in path:
+        if isinstance(node, yaml.SequenceNode):
+            node = node.value[int(part)]
+            line = node.start_mark.line
+            continue
         if not isinstance(node, yaml.MappingNode):
             break
         key, node = next(((key, value) for key, value in node.value if key.value == part), (None, None))

@@ -32,8 +32,8 @@ class Turn:
     say: Callable[[str], None]
 
 
-async def take(turn: Turn, clock: Clock) -> str:
-    """Run the turn; returns the id of the wave that was asked for.
+async def take(turn: Turn, clock: Clock) -> list[str]:
+    """Run the turn; returns the ids of the waves it brought to their end, the one that was asked for last.
 
     A wave that was cut off is finished first; where it is the one asked for, that is all. Raises Interrupted after
     Ctrl-C, with everything finished so far in the journal and no process left.
@@ -46,24 +46,31 @@ async def take(turn: Turn, clock: Clock) -> str:
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, scheduler.stopping.set)
     fleet = Fleet(request.clusters, bundle(study.tip, request.seed))
+    ended: list[str] = []
     try:
         await scheduler.adopt()
         unfinished = reading.unfinished_wave(study.journal, study.tag)
         if unfinished is not None:
             wave = unfinished[0]
             turn.say(f"finishing wave {wave.id}, which was cut off while {unfinished[1]}")
-            await scheduler.acquire(fleet)
+            await _acquire(turn, scheduler, fleet)
+            ended.append(wave.id)
             await finish(study, wave, scheduler, bundle)
             if dict(wave.request) == dict(request.asked):
-                return wave.id
+                return ended
         designed = await design(study, turn.proposer, request)
         if not scheduler.clusters:
-            await scheduler.acquire(fleet)
+            await _acquire(turn, scheduler, fleet)
         wave = begin(study, turn.proposer, request, designed, clock)
         turn.say(f"wave {wave.id}: {len(designed.cells)} candidates proposed by {wave.proposer}")
         await finish(study, wave, scheduler, bundle)
-        return wave.id
+        return [*ended, wave.id]
     finally:
         await scheduler.close()
         for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)
+
+
+async def _acquire(turn: Turn, scheduler: Scheduler, fleet: Fleet) -> None:
+    turn.say(f"bringing up {fleet.clusters} {turn.backend.name} clusters and preparing their data")
+    await scheduler.acquire(fleet)

@@ -16,11 +16,21 @@ from controller.bundles import Bundler
 from controller.clock import Clock
 from controller.edits import model_digest, read_knobs, refusal, set_knobs
 from controller.history import earlier_blocks, history
-from controller.journal import ConfirmationPlanned, Refusal, WaveDecided, WaveDesigned, WaveEnded, reading
+from controller.journal import (
+    ConfirmationPlanned,
+    Journal,
+    Refusal,
+    WaveDecided,
+    WaveDesigned,
+    WaveEnded,
+    export,
+    reading,
+)
 from controller.keep import commit_winner, untrailered
-from controller.promotion import Rules, blocks, decide, promoted
+from controller.promotion import Rules, blocks, decide, gate_failures, promoted
 from controller.proposers import Context, Person, Proposer
 from controller.records import (
+    CANDIDATE_FAILURES,
     Candidate,
     Experiment,
     Knobs,
@@ -34,11 +44,13 @@ from controller.records import (
     Wave,
 )
 from controller.scheduler import Scheduler
-from controller.settings import MOST_SEEDS
+from controller.settings import MOST_SEEDS, parse_gate
 from controller.study import Study
 from controller.text import describe
 
 SEEDS_PER_WAVE = 1000
+HOPELESS = 2
+"""Controls that fail, while none has scored, before the rest of a wave is called off."""
 FIRST_CONFIRMATION_SEED = MOST_SEEDS + 1
 """Within a wave's seeds: screening counts from 1, confirmation from here, so that no seed serves both."""
 
@@ -197,7 +209,15 @@ async def _run_queued(study: Study, wave: Wave, scheduler: Scheduler, bundle: Bu
         candidate = reading.candidate(study.journal, study.tag, experiment.candidate)
         return bundle(candidate.commit, experiment.seed)
 
-    await scheduler.run(queued, bundle_of)
+    def pointless() -> str | None:
+        results = reading.results_of(study.journal, study.tag, wave=wave.id)
+        controls = [result for result in results if result.experiment.role is Role.CONTROL]
+        failed = sum(control.status in CANDIDATE_FAILURES for control in controls)
+        if any(control.score is not None for control in controls) or failed < min(HOPELESS, len(controls)):
+            return None
+        return "the incumbent itself gives no score, so that there is nothing to compare with"
+
+    await scheduler.run(queued, bundle_of, pointless)
 
 
 def _plan_confirmation(study: Study, wave: Wave) -> None:
@@ -208,7 +228,8 @@ def _plan_confirmation(study: Study, wave: Wave) -> None:
         study.journal.record(study.tag, WaveDecided(wave.id, ()), WaveEnded(wave.id))
         why = next((f"{result.status}, {result.reason}" for result in controls), "no control")
         raise NothingRan(f"the incumbent itself gave no score ({why}); see `autoresearch logs {_first(controls)}`")
-    arms = promoted(results, wave.incumbent, now.minimize, settings.tiers.confirmation.promote)
+    refused = refused_by_gates(study.journal, study.tag, wave.id, Tier.SCREENING)
+    arms = promoted(results, wave.incumbent, now.minimize, settings.tiers.confirmation.promote, refused)
     experiments: list[Experiment] = []
     rng = random.Random(f"{wave.seed}:{wave.id}:confirmation")
     first = reading.totals(study.journal, study.tag)["experiments"] + 1
@@ -228,9 +249,19 @@ def _plan_confirmation(study: Study, wave: Wave) -> None:
 def _decide(study: Study, wave: Wave) -> None:
     now = study.now
     results = reading.results_of(study.journal, study.tag, wave=wave.id)
-    rules = Rules(now.metric, now.minimize, study.workspace.settings.min_effect, names(study, wave))
+    refused = refused_by_gates(study.journal, study.tag, wave.id, Tier.CONFIRMATION)
+    rules = Rules(now.metric, now.minimize, study.workspace.settings.min_effect, names(study, wave), refused)
     decisions = decide(wave.id, results, earlier_blocks(study, wave), wave.incumbent, rules)
     study.journal.record(study.tag, WaveDecided(wave.id, tuple(decisions)))
+
+
+def refused_by_gates(journal: Journal, tag: str, wave: str, tier: Tier) -> dict[str, str]:
+    """The candidates of `wave` that fail one of the study's gates in `tier`, and why."""
+    gates = [parse_gate(text) for text in reading.study_of(journal, tag).settings.get("gates", ())]
+    if not gates:
+        return {}
+    measured = {row["experiment"]: row["metrics"] for row in export.results(journal, tag) if row["wave"] == wave}
+    return gate_failures(reading.results_of(journal, tag, wave=wave), measured, gates, tier)
 
 
 def _end(study: Study, wave: Wave) -> None:

@@ -49,13 +49,14 @@ def progress_figure(rows: Sequence[Row], steps: Sequence[Step], metric: str, min
     known = [score for score in scores if score is not None]
     shown = value_range(known, steps, minimize) if known else Range(0, 1)
     numbers = _number_range(len(rows))
+    called = shorten(metric, 40) + (", self-reported" if any(row["self_reported"] for row in rows) else "")
     traces = [
-        *tried(rows, scores, metric),
+        *tried(rows, scores, called),
         *failures(rows),
         *line(steps, len(rows)),
-        *winners(steps, metric, len(rows)),
+        *winners(steps, called, len(rows)),
     ]
-    layout = _layout(metric, minimize, numbers, shown)
+    layout = _layout(called, minimize, numbers, shown)
     if known:
         layout["annotations"] = _labels(steps, scores, numbers, shown, minimize)
     else:
@@ -186,7 +187,7 @@ def _layout(metric: str, minimize: bool, numbers: Range, shown: Range) -> dict[s
         },
         "yaxis": quiet
         | {
-            "title": {"text": f"{plain(metric, 40)} ({goal} is better)", "font": {"size": 13, "color": PALE}},
+            "title": {"text": f"{plain(metric, 60)} ({goal} is better)", "font": {"size": 13, "color": PALE}},
             "range": shown,
             "domain": (STRIP + GAP, 1),
             "gridcolor": GRID,

@@ -24,6 +24,8 @@ def summary(study: Study, rows: Sequence[Row], steps: Sequence[Step]) -> str:
         + ", ".join([f"{done:,} with a score", *also])
         + "."
     ]
+    if any(row["self_reported"] for row in rows):
+        parts.append("The scores are self-reported: the trainer's own word, read from its log.")
     winners = [step for step in steps if step.decision]
     if not winners:
         parts.append("Nothing has been kept yet.")

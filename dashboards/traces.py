@@ -52,7 +52,7 @@ def tried(rows: Sequence[Row], scores: Sequence[float | None], metric: str) -> I
             "marker": marker,
             "customdata": _texts([_hover(rows[index]) for index in indices]),
             "hovertemplate": f"<b>%{{customdata[0]}}</b> · {tier} · {template(accelerator, 24)}"
-            f"<br>{template(metric, 40)} <b>%{{y:.6f}}</b><br>%{{customdata[1]}}<br>%{{customdata[2]}}<extra></extra>",
+            f"<br>{template(metric, 60)} <b>%{{y:.6f}}</b><br>%{{customdata[1]}}<br>%{{customdata[2]}}<extra></extra>",
         }
 
 
@@ -160,7 +160,7 @@ def winners(steps: Sequence[Step], metric: str, count: int) -> Iterator[dict[str
                 "name": name,
                 "marker": {"color": fill, "size": 11, "line": {"color": edge, "width": 1.8}},
                 "customdata": _texts([_winner_hover(step) for step in members]),
-                "hovertemplate": f"<b>%{{customdata[0]}}</b><br>{template(metric, 40)} <b>%{{y:.6f}}</b>,"
+                "hovertemplate": f"<b>%{{customdata[0]}}</b><br>{template(metric, 60)} <b>%{{y:.6f}}</b>,"
                 " %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
             }
 

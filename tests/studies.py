@@ -69,7 +69,12 @@ class Answers:
         self._accelerator = accelerator
         self.ran: list[Experiment] = []
 
-    async def run(self, experiments: Sequence[Experiment], bundle: Callable[[Experiment], Bundle]) -> None:
+    async def run(
+        self,
+        experiments: Sequence[Experiment],
+        bundle: Callable[[Experiment], Bundle],
+        pointless: Callable[[], str | None] = lambda: None,
+    ) -> None:
         events: list[Event] = []
         try:
             for experiment in experiments:

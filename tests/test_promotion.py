@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,12 +13,14 @@ from controller.promotion import (
     Rules,
     blocks,
     decide,
+    gate_failures,
     noise_of,
     promoted,
     replicate_noise,
     reproduction_interval,
 )
 from controller.records import Experiment, Label, Role, Tier, Verdict
+from controller.settings import parse_gate
 
 CONTROL = "c0000"
 NAMES = {f"c{number:04d}": f"candidate {number}" for number in range(20)}
@@ -42,8 +45,17 @@ def confirmed(candidate: str, scores: Sequence[float | None], accelerator: str =
     return [ran(candidate, score, 501 + place, Tier.CONFIRMATION, accelerator) for place, score in enumerate(scores)]
 
 
-def rules(minimize: bool = True, min_effect: float = 0.001) -> Rules:
-    return Rules("val_bpb", minimize, min_effect, NAMES)
+def rules(minimize: bool = True, min_effect: float = 0.001, refused: Mapping[str, str] | None = None) -> Rules:
+    return Rules("val_bpb", minimize, min_effect, NAMES, refused or {})
+
+
+def failures(gate: str, *values: float | None, tier: Tier = Tier.SCREENING) -> dict[str, str]:
+    """What `gate` says of c0001, each of whose runs in `tier` reports one of these accuracies."""
+    runs = [ran("c0001", 0.5, seed, tier) for seed in range(len(values))]
+    measured = {
+        run.experiment.id: {} if value is None else {"accuracy": value} for run, value in zip(runs, values, strict=True)
+    }
+    return gate_failures(runs, measured, [parse_gate(gate)], tier)
 
 
 def test_only_cells_better_than_the_controls_beside_them_are_promoted_best_first() -> None:
@@ -242,3 +254,69 @@ def test_the_interval_for_a_reproduction_holds_the_scores_it_came_from() -> None
     assert low < sum(decision.scores) / 3 < high
     assert reproduction_interval(decision, None) == (0.9, 1.001)
     assert noise_of(blocks(results, CONTROL), "H100") is None
+
+
+@pytest.mark.parametrize("tier", Tier)
+def test_a_gate_asks_for_the_mean_and_not_for_every_run(tier: Tier) -> None:
+    assert failures("accuracy >= 0.96", 0.94, 0.99, tier=tier) == {}
+    assert failures("accuracy >= 0.96", 0.94, 0.962, tier=tier) == {"c0001": "accuracy 0.951 is not >= 0.96"}
+    assert failures("accuracy < 80000", 79000, 81000, tier=tier) == {"c0001": "accuracy 80000 is not < 80000"}
+
+
+def test_a_mean_on_the_bound_is_on_it_in_decimals() -> None:
+    assert failures("accuracy >= 0.93", 0.90, 0.94, 0.95) == {}, "whose mean is less in binary"
+    assert failures("accuracy <= 0.1", 0.1, 0.1, 0.1) == {}
+
+
+def test_a_mean_that_misses_by_little_is_not_rounded_onto_the_bound() -> None:
+    assert failures("accuracy >= 0.96", 0.95999999) == {"c0001": "accuracy 0.95999999 is not >= 0.96"}
+
+
+def test_a_run_that_lacks_a_gate_s_metric_fails_it() -> None:
+    assert failures("accuracy >= 0", 0.9, None) == {"c0001": "it reports no accuracy"}
+
+
+def test_every_gate_that_fails_is_named() -> None:
+    gates = [parse_gate(text) for text in ("accuracy >= 0.96", "loss < 1", "peak_vram_mb < 80000")]
+    measured = {ran("c0001", 0.5).experiment.id: {"accuracy": 0.9, "loss": 0.5}}
+    said = gate_failures([ran("c0001", 0.5)], measured, gates, Tier.SCREENING)
+    assert said == {"c0001": "accuracy 0.9 is not >= 0.96, it reports no peak_vram_mb"}
+
+
+def test_a_gate_is_not_asked_of_controls_nor_of_failures_nor_of_another_tier() -> None:
+    results = [ran(CONTROL, 1.0), ran("c0001", None), *confirmed("c0002", [0.5])]
+    measured = {result.experiment.id: {"accuracy": 0.0} for result in results}
+    assert gate_failures(results, measured, [parse_gate("accuracy > 1")], Tier.SCREENING) == {}
+
+
+def test_a_candidate_that_a_gate_refuses_leaves_its_place_to_the_next() -> None:
+    results = [ran(CONTROL, 1.0), ran("c0001", 0.7), ran("c0002", 0.8), ran("c0003", 0.9)]
+    assert promoted(results, CONTROL, True, 2, {"c0001": "accuracy 0.9 is not >= 0.96"}) == ["c0002", "c0003"]
+
+
+@pytest.mark.parametrize("score", [0.9, 1.05, 1.2])
+def test_a_confirmed_candidate_that_a_gate_refuses_is_discarded_whatever_its_score(score: float) -> None:
+    results = [*confirmed(CONTROL, [1.0, 1.1, 1.05]), *confirmed("c0001", [score - 0.05, score + 0.051, score])]
+    (free,) = decide("w01", results, [], CONTROL, rules())
+    (decision,) = decide("w01", results, [], CONTROL, rules(refused={"c0001": "accuracy 0.951 is not >= 0.96"}))
+    assert decision.verdict is Verdict.DISCARD
+    assert decision.sentence.startswith("discard candidate 1: accuracy 0.951 is not >= 0.96; val_bpb 1.050000 → ")
+    assert (decision.change, decision.scores) == (free.change, free.scores), "its evidence stays"
+
+
+def test_the_next_best_is_kept_where_a_gate_refuses_the_best() -> None:
+    results = [*confirmed(CONTROL, [1.0, 1.1, 1.05]), *confirmed("c0001", [0.9, 1.001, 0.95])]
+    results += confirmed("c0002", [0.8, 0.901, 0.85])
+    decisions = decide("w01", results, [], CONTROL, rules(refused={"c0002": "it reports no accuracy"}))
+    assert [(one.candidate, one.verdict) for one in decisions] == [
+        ("c0002", Verdict.DISCARD),
+        ("c0001", Verdict.KEEP),
+    ]
+
+
+def test_a_decision_says_whose_word_its_scores_are() -> None:
+    results = [*confirmed(CONTROL, [1.0, 1.1, 1.05]), *confirmed("c0001", [0.9, 1.001, 0.951])]
+    (ours,) = decide("w01", results, [], CONTROL, rules())
+    (theirs,) = decide("w01", [replace(run, self_reported=True) for run in results], [], CONTROL, rules())
+    assert "self-reported" not in ours.sentence
+    assert theirs.sentence == f"{ours.sentence}, scores self-reported"

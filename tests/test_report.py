@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,14 +11,14 @@ import pytest
 from rich.console import Console
 
 from controller.bundles import bundler
-from controller.journal import reading
+from controller.journal import AttemptEnded, Event, reading
 from controller.records import Experiment, Knobs, Label, Role, Tier, UserError, Verdict
 from controller.report import conclusion, details, results_table, wave_json, wave_tables
 from controller.scheduler import Scheduler
 from controller.standing import study_json, study_lines
 from controller.study import Study
 from controller.wave import finish
-from tests.foreign import workspace
+from tests.foreign import TRAIN, workspace
 from tests.studies import Answer, Answers, factors, open_in, wave_of
 
 
@@ -89,6 +91,86 @@ async def test_a_wave_as_json_is_plain_and_complete(study: Study) -> None:
     assert told["commit"] == study.tip
     assert len(told["experiments"]) == len(reading.results_of(study.journal, "mar5"))
     assert {"decisions", "effects", "busy_share", "training_share", "conclusion"} <= set(told)
+
+
+@pytest.fixture
+def gated(tmp_path: Path) -> Iterator[Study]:
+    root = workspace(tmp_path / "gated", {"train.py": TRAIN, "program.md": "---\ngates: val_bpb >= 1.01\n---\n"})
+    opened = open_in(root)
+    yield opened
+    opened.journal.close()
+
+
+def suspicious(knobs: Knobs, experiment: Experiment) -> float:
+    """Below the gate with RATE 0.9 in screening already, with RATE 0.8 in confirmation only."""
+    worth = {0.9: 1.0, 0.8: 1.02 if experiment.tier is Tier.SCREENING else 1.0}
+    return worth.get(cast(float, knobs["RATE"]), 1.04) + experiment.seed % 3 / 1e3
+
+
+async def test_who_failed_a_gate_and_why_is_in_the_tables_and_in_the_json(gated: Study) -> None:
+    wave = await run(gated, suspicious, RATE=(0.9, 0.8, 0.7))
+    text = printed(*wave_tables(gated.journal, "mar5", wave, 2))
+    screening, confirmation = text.split("Confirmation")
+    why = {"0.9": "val_bpb 1.002 is not >= 1.01", "0.8": "passed", "0.7": "passed"}
+    for rate, said in why.items():
+        (line,) = [line for line in screening.splitlines() if f"RATE={rate}" in line]
+        assert line.rstrip().endswith(said)
+    (control,) = [line for line in screening.splitlines() if "control ×" in line]
+    assert control.rstrip().endswith("done")
+    told = wave_json(gated.journal, "mar5", wave, 2)
+    names = {row["knobs"]["RATE"]: row["candidate"] for row in told["experiments"] if row["role"] == "cell"}
+    assert f"refused by a gate: {names[0.8]}: val_bpb 1.001 is not >= 1.01" in confirmation
+    assert told["gates"] == ["val_bpb >= 1.01"]
+    assert told["refused"] == [
+        {"candidate": names[0.9], "tier": "screening", "reason": "val_bpb 1.002 is not >= 1.01"},
+        {"candidate": names[0.8], "tier": "confirmation", "reason": "val_bpb 1.001 is not >= 1.01"},
+    ]
+    assert told["conclusion"].startswith(
+        f"nothing is kept; nearest was: discard {names[0.8]} (RATE=0.8): val_bpb 1.001"
+    )
+    json.dumps(told, allow_nan=False)
+
+
+async def test_a_wave_whose_better_candidates_all_failed_a_gate_says_so(gated: Study) -> None:
+    wave = await run(gated, suspicious, RATE=(0.9, 0.7))
+    name = next(iter(wave_json(gated.journal, "mar5", wave, 2)["refused"]))["candidate"]
+    assert conclusion(gated.journal, "mar5", wave) == (
+        f"nothing is kept: 1 of 2 scored candidates failed a gate in screening ({name}: val_bpb 1.002 is not >= 1.01),"
+        " and none of the others was better than the controls"
+    )
+
+
+async def test_without_gates_there_is_no_word_of_them(study: Study) -> None:
+    wave = await run(study, bowl, RATE=(0.5, 0.3), WIDTH=(4, 8))
+    assert "gate" not in printed(*wave_tables(study.journal, "mar5", wave, 2))
+    told = wave_json(study.journal, "mar5", wave, 2)
+    assert (told["gates"], told["refused"]) == ([], [])
+
+
+class Boasts(Answers):
+    """Every score is the trainer's own word."""
+
+    def _events_of(self, experiment: Experiment) -> list[Event]:
+        return [
+            replace(event, outcome=replace(event.outcome, self_reported=True))
+            if isinstance(event, AttemptEnded)
+            else event
+            for event in super()._events_of(experiment)
+        ]
+
+
+@pytest.mark.parametrize("made", [Answers, Boasts])
+async def test_every_table_of_self_reported_scores_says_so(study: Study, made: type[Answers]) -> None:
+    wave = await wave_of(study, factors(RATE=(0.5, 0.3), WIDTH=(4, 8)))
+    scheduler = cast(Scheduler, made(study, bowl))
+    await finish(study, reading.wave(study.journal, study.tag, wave), scheduler, bundler(study.workspace))
+    text = printed(*wave_tables(study.journal, "mar5", wave, 2))
+    for title in (f"Screening, wave {wave}", "Effects on val_bpb", "Confirmation"):
+        assert (f"{title} (self-reported)\n" in re.sub(" +\n", "\n", text)) is (made is Boasts)
+    told = wave_json(study.journal, "mar5", wave, 2)
+    assert told["self_reported"] is (made is Boasts)
+    assert ("self-reported" in told["conclusion"]) is (made is Boasts)
+    assert ("self-reported" in printed(results_table(study.journal, "mar5"))) is (made is Boasts)
 
 
 async def test_effects_point_the_way_the_scores_do(study: Study) -> None:

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from controller.records import Tier, UserError
-from controller.settings import Settings, parse
+from controller.settings import Gate, Settings, parse, parse_gate
 
 WHOLE = """\
 ---
 metric: {name: accuracy, goal: maximize}
+gates: [top-5/accuracy >= 0.96, peak_vram_mb < 80000]
 edit: src/model.py
 tiers:
   screening:
@@ -27,6 +29,10 @@ timeout_minutes: 7.5
 ---
 # The research
 """
+
+
+NAMED = "should be at most 64 letters, digits and _ . / @ -, from a letter to a letter or digit"
+GATED = "should be a metric, one of >= > <= <, and a number, such as `accuracy >= 0.96`"
 
 
 def front(text: str) -> str:
@@ -64,6 +70,7 @@ def test_without_front_matter_everything_has_its_default(program: str) -> None:
 def test_every_key_can_be_set() -> None:
     assert parse(WHOLE).model_dump() == {
         "metric": {"name": "accuracy", "goal": "maximize"},
+        "gates": ("top-5/accuracy >= 0.96", "peak_vram_mb < 80000"),
         "edit": "src/model.py",
         "tiers": {
             "screening": {"accelerators": ("H100", "A100"), "seeds": 2},
@@ -100,7 +107,8 @@ def test_a_section_within_a_section_may_be_empty_too() -> None:
     [
         (
             "min_effect: 0\nmin_efect: 1",
-            "line 3: unknown key min_efect; known here: metric, edit, tiers, budget, min_effect, timeout_minutes",
+            "line 3: unknown key min_efect;"
+            " known here: metric, gates, edit, tiers, budget, min_effect, timeout_minutes",
         ),
         (
             "budget: {hours: 1}\ntiers:\n\n  # ours\n  screening:\n    seed: 3",
@@ -127,7 +135,13 @@ def test_an_unknown_key_is_named_with_its_line_and_the_known_ones(text: str, sai
         ("timeout_minutes: 0", "line 2: timeout_minutes: input should be greater than 0, not 0"),
         ("metric: val_bpb", "line 2: metric: input should be a valid dictionary or instance of Metric, not 'val_bpb'"),
         ("metric: {goal: smallest}", "line 2: metric.goal: input should be 'minimize' or 'maximize', not 'smallest'"),
-        ("metric: {name: 'val bpb'}", "line 2: metric.name: string should match pattern"),
+        ("metric: {name: 'val bpb'}", f"line 2: metric.name: {NAMED}, not 'val bpb'"),
+        ("metric: {name: 3}", f"line 2: metric.name: {NAMED}, not 3"),
+        ("gates: [accuracy]", f"line 2: gates.0: {GATED}, not 'accuracy'"),
+        ("gates: 3", f"line 2: gates.0: {GATED}, not 3"),
+        ("gates: {accuracy: 0.96}", f"line 2: gates.0: {GATED}, not {{'accuracy': 0.96}}"),
+        ("gates:\n  - a > 1\n  - b == 2", f"line 4: gates.1: {GATED}, not 'b == 2'"),
+        ("edit: x\ngates: [a > 1,\n  b > high]", f"line 4: gates.1: {GATED}, not 'b > high'"),
         ("budget:\n  gpu_hours: 128\n  hours: -3", "line 4: budget.hours: input should be greater than 0, not -3"),
         ("budget:\n  llm_usd: 1\n  usd: x", "line 4: budget.usd: input should be a valid number"),
         ("tiers:\n  confirmation:\n    seeds: 0", "line 4: tiers.confirmation.seeds: input should be greater than"),
@@ -191,3 +205,67 @@ def test_a_long_wrong_value_is_cut() -> None:
 def test_what_the_journal_keeps_is_plain_json_and_means_the_same(settings: Settings) -> None:
     recorded: dict[str, Any] = settings.recorded()
     assert Settings.model_validate(recorded) == settings
+
+
+@pytest.mark.parametrize("name", ["val_bpb", "eval/accuracy", "top-1", "mAP@0.5", "_loss", "a", "a" * 64])
+def test_a_metric_may_have_any_name_that_a_log_prints_as_one_word(name: str) -> None:
+    settings = parse(front(f"metric: {{name: {name}}}\ngates: {name} > 1"))
+    assert settings.metric.name == settings.gates[0].metric == name
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "a\tb", "a=", "a:", "-a", "a-", "1a", "a" * 65, "[red]a", "a<b", "é", "a'", ""]
+)
+def test_a_metric_can_not_be_called_what_a_log_a_terminal_or_a_trailer_would_misread(name: str) -> None:
+    assert f"metric.name: {NAMED}" in refusal(front(f"metric: {{name: {json.dumps(name)}}}"))
+    with pytest.raises(ValueError, match="is no gate"):
+        parse_gate(f"{name} > 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "gate"),
+    [
+        ("accuracy >= 0.96", Gate("accuracy", ">=", 0.96)),
+        ("accuracy>=.96", Gate("accuracy", ">=", 0.96)),
+        (" loss  <  -1e-3 ", Gate("loss", "<", -0.001)),
+        ("top-1 <= 5", Gate("top-1", "<=", 5)),
+        ("eval/f1 > +0", Gate("eval/f1", ">", 0)),
+    ],
+)
+def test_a_gate_is_a_metric_an_operator_and_a_bound_and_prints_as_it_is_written(text: str, gate: Gate) -> None:
+    assert parse_gate(text) == parse_gate(str(gate)) == gate
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "accuracy",
+        ">= 1",
+        "a => 1",
+        "a = 1",
+        "a >= ",
+        "a >= high",
+        "a > 1.2.3",
+        "a > 1e999",
+        "a > nan",
+        "a > 1 2",
+        "a b > 1",
+    ],
+)
+def test_what_is_no_gate_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_gate(text)
+
+
+@pytest.mark.parametrize(
+    ("gate", "passing"),
+    [("a >= 1", [1.0, 1.1]), ("a > 1", [1.1]), ("a <= 1", [0.9, 1.0]), ("a < 1", [0.9])],
+)
+def test_a_gate_passes_what_its_operator_says(gate: str, passing: list[float]) -> None:
+    assert [mean for mean in (0.9, 1.0, 1.1) if parse_gate(gate).passes(mean)] == passing
+
+
+def test_a_study_begun_before_there_were_gates_has_the_settings_it_had() -> None:
+    assert "gates" not in Settings().recorded()
+    assert parse(front("gates: accuracy >= 0.96")).recorded()["gates"] == ["accuracy >= 0.96"]

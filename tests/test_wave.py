@@ -193,6 +193,47 @@ async def test_a_wave_whose_controls_give_no_score_ends_and_says_why(study: Stud
     assert study.incumbent.id == "c0000"
 
 
+GATED = "---\ngates: [val_bpb >= 1.01]\n---\n"
+
+
+async def test_a_gate_refuses_what_is_better_in_screening_and_in_confirmation_and_the_next_wins(tmp_path: Path) -> None:
+    study = open_in(workspace(tmp_path / "foreign", {"train.py": TRAIN, "program.md": GATED}))
+    means = {0.9: 1.0, 0.8: 1.02, 0.7: 1.03}
+
+    def answer(knobs: Knobs, experiment: Experiment) -> float:
+        rate = cast(float, knobs["RATE"])
+        later = 0.02 if rate == 0.8 and experiment.tier is Tier.CONFIRMATION else 0.0
+        return means.get(rate, 1.04) - later + experiment.seed % 7 / 1e4
+
+    wave = await wave_of(study, factors(RATE=(0.9, 0.8, 0.7)))
+    answers = await complete(study, wave, answer)
+    names = {reading.candidate(study.journal, "mar5", f"c000{n}").knobs["RATE"]: f"c000{n}" for n in (1, 2, 3)}
+    assert {one.candidate for one in answers.ran if one.role is Role.CONFIRMATION} == {names[0.8], names[0.7]}
+    decisions = {one.candidate: one for one in reading.decisions(study.journal, "mar5", wave=wave)}
+    assert decisions[names[0.8]].verdict is Verdict.DISCARD
+    assert "val_bpb 1.0004 is not >= 1.01; val_bpb 1.04" in decisions[names[0.8]].sentence
+    assert study.incumbent.id == names[0.7]
+    past = history(study)[0]
+    assert sorted(round(cast(float, cell.score), 2) for cell in past.designs[0].cells) == [1.0, 1.02, 1.03], "all teach"
+    study.journal.close()
+
+
+async def test_the_incumbent_need_not_pass_the_gates(tmp_path: Path) -> None:
+    study = open_in(workspace(tmp_path / "foreign", {"train.py": TRAIN, "program.md": GATED.replace(">=", "<")}))
+    wave = await wave_of(study, factors(RATE=(0.9,)))
+    await complete(study, wave, lambda knobs, one: (1.0 if knobs["RATE"] == 0.9 else 2.0) + one.seed % 7 / 1e4)
+    assert study.incumbent.knobs == {"RATE": 0.9}
+    study.journal.close()
+
+
+async def test_the_gates_of_a_study_are_frozen(tmp_path: Path) -> None:
+    root = workspace(tmp_path / "foreign")
+    open_in(root).journal.close()
+    (root / "program.md").write_text(GATED)
+    with pytest.raises(UserError, match=r"begun with other settings \(gates: None before, \['val_bpb >= 1.01'\] now\)"):
+        open_in(root)
+
+
 class Cut(Exception):
     """The power went."""
 
@@ -371,9 +412,9 @@ async def test_every_experiment_is_sent_its_own_candidate_s_files_and_seed(study
     sent: dict[str, Bundle] = {}
 
     class Looks(Answers):
-        async def run(self, experiments: Any, bundle: Callable[[Experiment], Bundle]) -> None:
+        async def run(self, experiments: Any, bundle: Callable[[Experiment], Bundle], *others: Any) -> None:
             sent.update({one.id: bundle(one) for one in experiments})
-            await super().run(experiments, bundle)
+            await super().run(experiments, bundle, *others)
 
     scheduler = cast(Scheduler, Looks(study, bowl))
     await finish(study, reading.wave(study.journal, "mar5", wave), scheduler, bundler(study.workspace))

@@ -185,9 +185,15 @@ class Local:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us, and we end it.
         )
-        output, _ = await process.communicate()
-        shutil.rmtree(directory, ignore_errors=True)
+        try:
+            output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            shutil.rmtree(directory, ignore_errors=True)
         if process.returncode != 0:
             lines = output.decode(errors="replace").strip().splitlines()
             raise NothingRan(f"the data could not be prepared (`python -m prepare`): {lines[-1] if lines else ''}")

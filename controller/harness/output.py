@@ -3,28 +3,68 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
 import threading
 from collections import deque
+from collections.abc import Iterator
 
 LOG_BYTES = 4 * 2**20
 LINE_CHARACTERS = 2000
+"""How much of a line the log shows."""
+READ_BYTES = 2**16
+"""How much of a line, its end, is read for scores."""
 DRAIN_SECONDS = 5.0
 
-OTHER_METRICS = 32
+OTHER_METRICS = 256
+"""Numbers remembered beside the study's metric: those printed last."""
 
-_SELF_REPORT = re.compile(
-    r"\s*([A-Za-z_][A-Za-z0-9_]{0,63}):\s*([-+]?(?:[0-9.]+(?:[eE][-+]?[0-9]+)?|(?i:nan|inf|infinity)))\s*"
+NAME = r"[A-Za-z_](?:[A-Za-z0-9_./@-]{0,62}[A-Za-z0-9_])?"
+"""What a metric may be called: nothing that a log's punctuation, a terminal or a git trailer could take for its own."""
+
+# Every repetition is bounded, or ends at a character that it can't contain: hostile text costs linear time.
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
+_PREFIX = re.compile(r"\s{0,40}(?:\([^()]{0,200}\bpid=[0-9]{1,10}[^()]{0,200}\)\s{0,40})+")
+"""Who printed the line, as ray and SkyPilot say it: `(train, rank=0, pid=1234)`."""
+_SKYPILOT = re.compile(r"\s{0,40}EXPERIMENT_(STATUS|RESULT|DESC):\s{0,40}(\S*)")
+"""The lines of SkyPilot's parallel example, whose job ends with success whatever became of the run."""
+_OTHERS = re.compile(r"\b(?:baseline|best|highest|initial|lowest|old|prev|previous|target)[\s:()\[\]]{1,4}$", re.I)
+"""Words right before a name that make its number another one than the model's present score."""
+_PAIR = re.compile(
+    rf"""(?<![\w./@-]) ({NAME}) ["']? \s{{0,40}} [:=] \s{{0,40}} ["']?
+    ([-+]? (?: [0-9]{{1,400}} (?:\.[0-9]{{0,400}})? | \.[0-9]{{1,400}} ) (?:[eE][-+]?[0-9]{{1,9}})?
+     | [-+]? (?i:nan|inf(?:inity)?) )
+    (?! [\w/:…] | \s?% | \.[\w.] | ,[0-9] | [-+*×^][0-9] )  # a date, a unit, a share, a part of something longer""",
+    re.VERBOSE,
 )
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def numbers(line: str) -> Iterator[tuple[str, float]]:
+    """Each name with its number in a printed line: `name: 1.2`, `name=1.2`, or keys of a JSON object that ends it.
+
+    A name counts as a whole word only: `best_loss: 1`, `eval/loss: 1` and `best loss: 1` say nothing of `loss`.
+    """
+    found, at = None, line.find("{")
+    if at >= 0 and line.rstrip().endswith("}"):
+        with contextlib.suppress(ValueError, RecursionError):
+            found = json.loads(line[at:])
+    said = line[:at] if isinstance(found, dict) else line
+    for pair in _PAIR.finditer(said) if ":" in said or "=" in said else ():
+        if not _OTHERS.search(said, max(0, pair.start(1) - 20), pair.start(1)):
+            yield pair[1], float(pair[2])
+    for name, value in found.items() if isinstance(found, dict) else ():
+        if re.fullmatch(NAME, name) and isinstance(value, (int, float)) and not isinstance(value, bool):
+            with contextlib.suppress(OverflowError):
+                yield name, float(value)
 
 
 class Output:
     """Copies the trainer's output to ours, every line marked and bounded, and remembers the last ones.
 
-    `reported` holds the last number printed under each name, `metric` always among them; it need not be finite.
+    `reported` holds the last number printed under each name, which need not be finite: `metric` and the OTHER_METRICS
+    printed last.
     """
 
     def __init__(self, child: subprocess.Popen[bytes], metric: str) -> None:
@@ -46,28 +86,45 @@ class Output:
         return next((line for line in reversed(self._tail) if line.strip()), "")[:300]
 
     def _copy(self) -> None:
-        pending = b""
+        line, cut = bytearray(), False
         while chunk := os.read(self._stream.fileno(), 65536):
-            *lines, pending = re.split(rb"[\r\n]", pending + chunk)
-            pending = pending[-LINE_CHARACTERS:]
-            for line in lines:
-                self._line(line)
-        self._line(pending)
+            first, *others = re.split(rb"[\r\n]", chunk)
+            line += first
+            for other in others:
+                self._line(bytes(line), cut)
+                line, cut = bytearray(other), False
+            cut |= len(line) > READ_BYTES
+            del line[:-READ_BYTES]
+        self._line(bytes(line), cut)
 
-    def _line(self, raw: bytes) -> None:
-        text = _ANSI.sub("", raw[:LINE_CHARACTERS].decode("utf-8", errors="replace"))
-        text = "".join(character if character.isprintable() or character == "\t" else "�" for character in text)
-        if not text.strip():
+    def _line(self, raw: bytes, cut: bool) -> None:
+        text = _ANSI.sub("", raw.decode("utf-8", errors="replace"))
+        # The rest of a word may look like another word.
+        self._read(re.sub(r"\A\S*", "", text) if cut else text)
+        shown = text[:LINE_CHARACTERS]
+        shown = "".join(character if character.isprintable() or character == "\t" else "�" for character in shown)
+        if not shown.strip():
             return
-        self._tail.append(text)
-        found = _SELF_REPORT.fullmatch(text)
-        if found and (found[1] in {self._metric, *self.reported} or len(self.reported) < OTHER_METRICS):
-            with contextlib.suppress(ValueError):
-                self.reported[found[1]] = float(found[2])
+        self._tail.append(shown)
         # A log that can't be written must not stop the copying, which would stop the trainer.
         with contextlib.suppress(OSError):
             if self._left > 0:
-                self._left -= len(text) + 3
-                print("|", text, flush=True)
+                self._left -= len(shown) + 3
+                print("|", shown, flush=True)
                 if self._left <= 0:
                     print(f"| (more than {LOG_BYTES >> 20} MiB of output: the rest is dropped)", flush=True)
+
+    def _read(self, text: str) -> None:
+        if prefix := _PREFIX.match(text):
+            text = text[prefix.end() :]
+        if said := _SKYPILOT.match(text):
+            if said[1] == "STATUS" and said[2] != "done":
+                self.reported.pop(self._metric, None)
+            if said[1] != "RESULT":
+                return  # a description may quote any number
+            text = text[said.start(2) :]
+        for name, number in numbers(text):
+            self.reported.pop(name, None)
+            self.reported[name] = number
+            if len(self.reported) - (self._metric in self.reported) > OTHER_METRICS:
+                del self.reported[next(other for other in self.reported if other != self._metric)]

@@ -59,8 +59,9 @@ def upstream_rows(journal: Journal, tag: str) -> list[tuple[str, str, str, str, 
 
     The file format knows no missing score, so here, and only here, a crash reads 0.000000.
     """
-    query = "SELECT kept FROM waves WHERE study = ? AND kept IS NOT NULL"
-    kept = {candidate for (candidate,) in journal.db.execute(query, (tag,))}
+    query = "SELECT baseline, NULL FROM studies WHERE study = ? UNION SELECT kept, commit_id FROM waves WHERE study = ?"
+    kept = dict(journal.db.execute(query, (tag, tag)).fetchall())
+    (metric,) = journal.db.execute("SELECT metric FROM studies WHERE study = ?", (tag,)).fetchone() or ("",)
     rows = []
     for row in results(journal, tag):
         if row["status"] in ("queued", "running"):
@@ -70,8 +71,11 @@ def upstream_rows(journal: Journal, tag: str) -> list[tuple[str, str, str, str, 
             description += f" ({describe(row['knobs'])})"
         status = "crash" if row["status"] != "done" else "keep" if row["candidate"] in kept else "discard"
         memory = row["metrics"].get("peak_vram_mb", 0.0) / 1024 if row["status"] == "done" else 0.0
-        score = f"{row['val_bpb'] or 0.0:.6f}"
-        rows.append((row["commit"][:7], score, f"{memory:.1f}", status, one_line(description)))
+        if row["self_reported"]:
+            description += " (self-reported)"
+        score = f"{row['metrics'].get(metric, 0.0):.6f}"
+        commit = kept.get(row["candidate"]) or row["commit"]
+        rows.append((commit[:7], score, f"{memory:.1f}", status, one_line(description)))
     return rows
 
 

@@ -84,10 +84,17 @@ class Study:
     def confirm(self, *runs: tuple[str, str, Role], wave: str = "w1") -> None:
         self.record(ConfirmationPlanned(wave, _experiments(wave, runs, Tier.CONFIRMATION)))
 
-    def run(self, experiment: str, result: float | Label, accelerator: str = "H100", metric: str = "val_bpb") -> None:
+    def run(
+        self,
+        experiment: str,
+        result: float | Label,
+        accelerator: str = "H100",
+        metric: str = "val_bpb",
+        self_reported: bool = False,
+    ) -> None:
         label = result if isinstance(result, Label) else None
         metrics = {} if isinstance(result, Label) else {metric: result}
-        outcome = Outcome(label, "it broke" if label else "", metrics, accelerator)
+        outcome = Outcome(label, "it broke" if label else "", metrics, accelerator, self_reported=self_reported)
         self.record(
             AttemptSubmitted(Attempt(f"a-{experiment}", experiment, "c1", "0")),
             AttemptEnded(f"a-{experiment}", outcome),

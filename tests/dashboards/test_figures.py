@@ -94,6 +94,19 @@ def test_both_directions_of_a_metric_are_drawn_upright(study: Any, minimize: boo
     assert (room_below > room_above) is minimize
 
 
+@pytest.mark.parametrize("self_reported", [True, False])
+def test_the_axis_and_every_hover_text_say_whose_word_a_score_is(study: Any, self_reported: bool) -> None:
+    name = "eval/" + "x" * 59
+    study.start(name)
+    study.design(("e1", "k0", Role.CONTROL), ("e2", "k1", Role.CELL))
+    study.run("e1", 1.0, metric=name, self_reported=self_reported)
+    study.run("e2", 0.9, metric=name, self_reported=self_reported)
+    figure = draw(study.journal, study.tag)
+    assert (", self-reported (lower is better)" in figure.layout.yaxis.title.text) is self_reported
+    hovers = [trace(figure, name).hovertemplate for name in ("screening · H100", "baseline")]
+    assert [", self-reported <b>%{y" in hover for hover in hovers] == [self_reported] * 2
+
+
 def test_the_line_steps_at_the_winners_to_their_scores(synthetic: Any) -> None:
     figure = draw(*synthetic(200))
     line, baseline, kept = (trace(figure, name) for name in ("best confirmed ± noise", "baseline", "kept"))

@@ -130,6 +130,18 @@ def test_the_summary_says_how_good_the_best_is_and_how_sure(hostile: Any, tmp_pa
     assert "reaches val_bpb 0.9000 on H200 (mean of 1 run), a change of −0.0100 [−0.0150, −0.0050]" in text
 
 
+@pytest.mark.parametrize("self_reported", [True, False])
+def test_the_page_says_once_in_words_that_scores_are_the_trainer_s_own(
+    study: Any, tmp_path: Path, self_reported: bool
+) -> None:
+    study.start()
+    study.design(("e1", "k0", Role.CONTROL))
+    study.run("e1", 1.0, self_reported=self_reported)
+    write_page(study.journal, study.tag, tmp_path / "plot.html")
+    text = Page(tmp_path / "plot.html").text
+    assert text.count("The scores are self-reported: the trainer's own word, read from its log.") == self_reported
+
+
 def test_hover_texts_travel_once_and_are_found_again(hostile: Any, tmp_path: Path) -> None:
     write_page(hostile.journal, hostile.tag, tmp_path / "plot.html")
     figure = Page(tmp_path / "plot.html").figure

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from controller.harness.output import LOG_BYTES
+from controller.harness.output import LOG_BYTES, OTHER_METRICS, READ_BYTES, numbers
 from tests.harness.attempts import Attempts
 from tests.processes import PATIENCE_SECONDS
 
@@ -26,6 +27,18 @@ READ: dict[str, tuple[str, float]] = {
     "standard error": (r"import sys; print('val_bpb: 1.25', file=sys.stderr)", 1.25),
     "an exponent": (r"print('val_bpb: +125e-2')", 1.25),
     "no text at all": (r"import sys; sys.stdout.buffer.write(b'\xff\xfe\x00\nval_bpb: 1.25\n\xf0')", 1.25),
+    "ray": (r"print('\x1b[36m(train pid=1234, ip=10.0.0.7)\x1b[0m val_bpb: 1.25\x1b[32m [repeated 3x]\x1b[0m')", 1.25),
+    "ray below SkyPilot": (r"print('(head, rank=0, pid=12) (train, pid=1234) val_bpb: 1.25')", 1.25),
+    "a link of a terminal's": (r"print('\x1b]8;;https://example.org/a=1\x07val_\x1b(Bbpb\x1b]8;;\x07: 1.25')", 1.25),
+    "a progress bar": (r"print('\r 50%|##  | 5/10 [00:01<00:01, 5.0it/s, loss=2, val_bpb=1.25]', end='')", 1.25),
+    "SkyPilot's example": (
+        r"print('EXPERIMENT_STATUS: done\nEXPERIMENT_RESULT: exp-01 val_bpb=1.25 memory_gb=44\n"
+        r"EXPERIMENT_DESC: lr=0.1 had val_bpb=0.9')",
+        1.25,
+    ),
+    "a line that is long": (rf"print('x ' * {READ_BYTES // 4} + 'val_bpb: 1.25')", 1.25),
+    "the end of a line that is too long": (rf"print('x ' * {READ_BYTES} + 'val_bpb: 1.25')", 1.25),
+    "a line after one that is too long": (rf"print('x' * {2 * READ_BYTES} + '\nval_bpb: 1.25')", 1.25),
     "a number that is none afterwards": (r"print('val_bpb: 1.25\nval_bpb: 1.2.3\nval_bpb: soon')", 1.25),
     "fifty other numbers": (r"print('\n'.join(f'm{i}: {i}' for i in range(31)) + '\nval_bpb: 1.25')", 1.25),
 }
@@ -50,7 +63,14 @@ def test_the_last_value_counts_even_where_it_is_none(attempts: Attempts) -> None
 def test_many_other_numbers_do_not_crowd_out_the_score(attempts: Attempts) -> None:
     ran = attempts.foreign(r"print('\n'.join(f'm{i}: {i}' for i in range(500)) + '\nval_bpb: 1.25')")
     assert ran.metrics["val_bpb"] == 1.25
-    assert len(ran.metrics) <= 33
+    assert len(ran.metrics) == OTHER_METRICS + 1
+
+
+def test_the_numbers_printed_last_are_remembered_beside_the_score(attempts: Attempts) -> None:
+    many = "'\\n'.join(f'm{i}: {i}' for i in range(500))"
+    ran = attempts.foreign(f"print('val_bpb: 1.25\\naccuracy: 0.9'); print({many}); print('accuracy: 0.96')")
+    assert (ran.metrics["val_bpb"], ran.metrics["accuracy"], ran.metrics["m499"]) == (1.25, 0.96, 499)
+    assert "m0" not in ran.metrics
 
 
 def test_a_metric_of_another_name_is_the_score(attempts: Attempts) -> None:
@@ -59,12 +79,99 @@ def test_a_metric_of_another_name_is_the_score(attempts: Attempts) -> None:
     assert attempts.foreign("print('val_bpb: 1.5')", metric="accuracy").ending[0] == "no_score"
 
 
+@pytest.mark.parametrize("name", ["eval/accuracy", "top-1", "mAP@0.5", "f1.macro"])
+def test_a_metric_may_be_called_as_its_log_calls_it(attempts: Attempts, name: str) -> None:
+    printed = f"{name}: 0.96 last/{name}: 0.1 {name}er: 0.2 {name}-x: 0.3"
+    assert attempts.foreign(f"print({printed!r})", metric=name).metrics[name] == 0.96
+
+
 @pytest.mark.parametrize(
     "printed",
-    ["", "loss: 1.25", "xval_bpb: 1.25", "my val_bpb: 1.25", "val_bpb = 1.25", "'val_bpb': 1.25", "val_bpb: "],
+    [
+        "",
+        "loss: 1.25",
+        "val_bpb: ",
+        "val_bpb 1.25",
+        "xval_bpb: 1.25",
+        "EXPERIMENT_RESULT: exp-01 val_bpb= memory_gb=44",
+        "EXPERIMENT_DESC: val_bpb=0.9",
+        "val_bpb: 1.25\nEXPERIMENT_STATUS: crash",
+        f"best_{'x' * 2 * READ_BYTES}_val_bpb: 1.25",
+        "x" * 2 * READ_BYTES + "val_bpb: 1.25",
+    ],
 )
 def test_without_a_score_line_there_is_no_score(attempts: Attempts, printed: str) -> None:
     assert attempts.foreign(f"print({printed!r})").ending == ("no_score", "it ended without a line `val_bpb: <number>`")
+
+
+NUMBERS: dict[str, dict[str, float]] = {
+    "val_bpb: 1.25": {"val_bpb": 1.25},
+    "val_bpb = 1.25": {"val_bpb": 1.25},
+    "val_bpb=1.25": {"val_bpb": 1.25},
+    "final val_bpb: 1.25.": {"val_bpb": 1.25},
+    "2026-01-01 10:00:00,123 INFO val_bpb: 1.25": {"val_bpb": 1.25},
+    "2026-01-01T10:00:00Z [INFO] [trainer] - val_bpb: 1.25": {"val_bpb": 1.25},
+    "INFO:root:val_bpb: 1.25": {"val_bpb": 1.25},
+    "[rank0]: val_bpb: 1.25": {"val_bpb": 1.25},
+    "[default0]:val_bpb: 1.25": {"val_bpb": 1.25},
+    "0: val_bpb: 1.25": {"val_bpb": 1.25},
+    "step 100 val_bpb: 1.25 loss: 3.5": {"val_bpb": 1.25, "loss": 3.5},
+    "step=100, val_bpb=1.25, lr=1e-3 | loss = .5; n: 3": {
+        "step": 100,
+        "val_bpb": 1.25,
+        "lr": 0.001,
+        "loss": 0.5,
+        "n": 3,
+    },
+    "{'eval_loss': 1.25, 'epoch': '3.0'}": {"eval_loss": 1.25, "epoch": 3},
+    "val_bpb: 2 (was 1.25) val_bpb: 1.5 ± 0.1": {"val_bpb": 1.5},
+    "val_bpb: -INF": {"val_bpb": float("-inf")},
+    # JSON: the object's own numbers only
+    '{"val_bpb": 1.25, "ok": true, "best": {"val_bpb": 0.5}, "name": "x", "last": [1]}': {"val_bpb": 1.25},
+    'INFO step: 3 {"val_bpb": 1.25}': {"step": 3, "val_bpb": 1.25},
+    '{"val bpb": 1.25, "n": 1' + "0" * 400 + "}": {},
+    '{"a": 1} then {"b": 2}': {"a": 1, "b": 2},
+    # another word
+    "best_val_bpb: 1.25": {"best_val_bpb": 1.25},
+    "eval/val_bpb=1.25": {"eval/val_bpb": 1.25},
+    "--val_bpb=1.25": {},
+    "val_bpb_ema: 1.25": {"val_bpb_ema": 1.25},
+    "val_bpb: 1.5 (best val_bpb: 1.25)": {"val_bpb": 1.5},
+    "Best: val_bpb=1.25 target val_bpb: 1 [previous] val_bpb: 2": {},
+    # another number
+    "a: 1.2.3 b: 1,250 c: 1_000 d: 96% e: 96 % f: 12:30 g: 3/4 h: 2026-01-01": {},
+    "a: 512MB b: 3k c: 0x10 d: 1.2… e: 1... f: 1e5x g: 2*3 h: info i: +": {},
+    "a >= 1 b == 2 c += 3 d: e := 4 f => 5": {},
+}
+
+
+@pytest.mark.parametrize("line", NUMBERS)
+def test_a_line_says_these_numbers_and_no_others(line: str) -> None:
+    assert dict(numbers(line)) == NUMBERS[line]
+
+
+HOSTILE = [
+    *("a", "1", " ", "\t", "(", "{", "[", '"', "=", ":", "%", "a:", "a ", "a=1% ", "a:1%", "a:-nan", "a = 'b' : "),
+    *("best ", "(pid=1 ", "(pid=1)", '{"a":', "a: 1.", "\x1b[", "\x1b]", "\x1b]8;;", "\x1b[0;", "EXPERIMENT_RESULT: "),
+    *("a:" + " " * 30, "a:" + "1" * 399 + "%", "a" * 63 + "-", "a./@-"),
+]
+
+
+@pytest.mark.parametrize("begins", ["", "a:1", '{"a":'])
+def test_megabytes_made_to_be_slow_to_read_are_not(begins: str) -> None:
+    begin = time.process_time()
+    for part in HOSTILE:
+        assert len(dict(numbers(begins + part * (2**20 // len(part)) + "}"))) < 3
+    assert time.process_time() - begin < 120, "a regular expression that is not linear would take hours"
+
+
+def test_a_trainer_s_hostile_megabytes_hold_nothing_up(attempts: Attempts) -> None:
+    source = f"for part in {HOSTILE!r}:\n    print(part * (2**20 // len(part)))\n"
+    ran = attempts.foreign(
+        source + "    print('\\n'.join([part * (2**10 // len(part))] * 2**10))\nprint('val_bpb: 1.25')"
+    )
+    assert ran.ending == ("done", "")
+    assert ran.metrics["val_bpb"] == 1.25
 
 
 ENDS: dict[str, tuple[str, str, str]] = {
