@@ -171,7 +171,10 @@ def _judged(wave: str, candidate: str, block: Block, known: Sequence[Block], arm
     mine, control = block.scores.get(candidate, {}), block.scores.get(block.control, {})
     seeds = tuple(sorted(mine.keys() & control.keys()))
     scores, beside = tuple(mine[seed] for seed in seeds), tuple(control[seed] for seed in seeds)
-    compared = compare(scores, beside, noise_of(known, block.accelerator), arms, CONFIDENCE)
+    # Where every seed gives the same score, as with a train.py that ignores its seed, nothing is known of noise.
+    spread = replicate_noise(known, block.accelerator)
+    noise = noise_of(known, block.accelerator) if spread and spread.sigma > 0 else None
+    compared = compare(scores, beside, noise, arms, CONFIDENCE)
     decided = verdict(compared, rules.min_effect, minimize=rules.minimize)
     name = rules.names[candidate]
     if compared.change is None:
@@ -195,7 +198,7 @@ def _judged(wave: str, candidate: str, block: Block, known: Sequence[Block], arm
 
 def _change(compared: Comparison) -> str:
     if compared.low is None or compared.high is None:
-        return f"change {compared.change:+.6f} with no interval (two seeds or more give one)"
+        return f"change {compared.change:+.6f} with no interval (that takes seeds, two or more, that matter)"
     return f"change {compared.change:+.6f} (95% interval {compared.low:+.6f} to {compared.high:+.6f})"
 
 

@@ -83,3 +83,11 @@ def test_uncommitted_changes_on_the_study_s_own_branch_are_pointed_out(ran: Path
     said = run_process("wave", "--clusters", "1", "--factor", "WIDTH=16", cwd=ran).out.splitlines()
     assert said[0] == "train.py has uncommitted changes, which are not used: the committed version is"
     assert "a winner moves" in said[1]
+
+
+def test_a_train_py_that_ignores_its_seed_keeps_nothing(foreign: Path, run_process: Command) -> None:
+    commit(foreign, {"train.py": 'RATE = 0.5\nprint(f"val_bpb: {RATE}")\n'})
+    done = run_process(*WAVE, "RATE=0.3", cwd=foreign)
+    assert done.code == 0, done
+    assert "decision: nothing is kept" in done.out
+    assert "change -0.200000 with no interval (that takes seeds, two or more, that matter)" in done.out
