@@ -11,7 +11,10 @@ Outcomes                                       Exceptions
     │   ├── overtime       past a time or CPU cap
     │   ├── out_of_memory
     │   ├── no_score       ended without a score
-    │   └── tampered       not the code it was given, or a broken protocol
+    │   ├── tampered       not the code it was given, or a broken protocol
+    │   ├── leak           its answers depend on tokens that come later
+    │   ├── drift          the same row was answered otherwise later
+    │   └── implausible    a score that no honest model can have
     ├── the infrastructure's: retried elsewhere
     │   ├── lost           it vanished without a result
     │   ├── setup_failed   it never came to run
@@ -60,6 +63,9 @@ class Label(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     NO_SCORE = "no_score"
     TAMPERED = "tampered"
+    LEAK = "leak"
+    DRIFT = "drift"
+    IMPLAUSIBLE = "implausible"
     LOST = "lost"
     SETUP_FAILED = "setup_failed"
     MISMATCH = "mismatch"

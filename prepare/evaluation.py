@@ -27,14 +27,30 @@ def rows(profile: Profile, directory: Path) -> tuple[NDArray[np.int64], NDArray[
 
     Raises ValueError if there are fewer validation tokens than the profile evaluates.
     """
+    stream, starts = _starts(profile, directory)
+    windows = stream[starts[:, None] + np.arange(profile.sequence_length + 1)].astype(np.int64)
+    return windows[:, :-1], windows[:, 1:]
+
+
+def between(profile: Profile, directory: Path) -> NDArray[np.int64]:
+    """Windows [m, sequence_length + 1] of the validation tokens that lie between the rows that are scored.
+
+    There are none where the rows stand too close for it. Raises ValueError as `rows` does.
+    """
+    stream, starts = _starts(profile, directory)
+    width = profile.sequence_length + 1
+    free = starts[:-1][np.diff(starts) >= 2 * width] + width
+    found: NDArray[np.int64] = stream[free[:, None] + np.arange(width)].astype(np.int64)
+    return found
+
+
+def _starts(profile: Profile, directory: Path) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
     stream = np.memmap(directory / "val.bin", dtype="<u2", mode="r")
     length, count = profile.sequence_length, profile.eval_tokens // profile.sequence_length
     last = len(stream) - length - 1
     if last < (count - 1) * length:
         raise ValueError(f"{len(stream)} validation tokens are too few for {count} separate rows of {length}")
-    starts = np.arange(count) * last // max(1, count - 1)
-    windows = stream[starts[:, None] + np.arange(length + 1)].astype(np.int64)
-    return windows[:, :-1], windows[:, 1:]
+    return stream, np.arange(count) * last // max(1, count - 1)
 
 
 def cross_entropy(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -74,8 +90,12 @@ class Score:
         """Count some rows: logits [n, T, V] as float32, targets [n, T]. Raises BadLogits."""
         if logits.shape[-1] != len(self._token_bytes):
             raise BadLogits(f"logits {logits.shape} are not over the vocabulary of {len(self._token_bytes)}")
+        self.add_nats(cross_entropy(logits, targets), targets)
+
+    def add_nats(self, nats: NDArray[np.float64], targets: NDArray[np.int64]) -> None:
+        """Count some rows by their cross-entropy, as `cross_entropy` gives it: nats and targets [n, T]."""
         lengths = self._token_bytes[targets]
-        self.nats += float(cross_entropy(logits, targets)[lengths > 0].sum())
+        self.nats += float(nats[lengths > 0].sum())
         self.bytes += int(lengths.sum())
 
     @property

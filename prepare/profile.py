@@ -38,6 +38,7 @@ class Profile:
     corpus: "austen" (vendored) or "climbmix" (downloaded). train_shards counts climbmix shards, and is 0 for austen.
     vocab_size: tokens, the special ones included. sequence_length: tokens in a row of the evaluation.
     eval_tokens: validation tokens scored, a multiple of sequence_length.
+    floor: bits per byte that no honest model reaches within the budget, by a wide margin.
     knobs: values of train.py's knobs that suit this profile where train.py's own do not.
     """
 
@@ -47,6 +48,7 @@ class Profile:
     vocab_size: int
     sequence_length: int
     eval_tokens: int
+    floor: float
     budget: Budget
     knobs: dict[str, bool | int | float | str | tuple[float, ...]] = field(default_factory=dict)
 
@@ -58,6 +60,7 @@ TINY = Profile(
     vocab_size=512,
     sequence_length=64,
     eval_tokens=2**15,
+    floor=1.2,
     # The baseline takes 7 to 8 CPU seconds on a server core of the 2020s, DEPTH 3 takes 16; a bigger model is not free.
     budget=Budget(tokens=2**18, seconds=None, cpu_seconds=24.0, warmup_seconds=60.0),
     knobs={
@@ -80,6 +83,7 @@ FULL = Profile(
     vocab_size=8192,
     sequence_length=2048,
     eval_tokens=2**19,
+    floor=0.5,
     budget=Budget(tokens=None, seconds=300.0, cpu_seconds=None, warmup_seconds=240.0),
 )
 

@@ -22,6 +22,7 @@ from .files import BUNDLE, Reporter
 from .fingerprint import files_below, fingerprint
 from .hardware import observed_accelerator
 from .output import Output
+from .probes import Caught, Examination
 from .processes import Watchdog, cpu_seconds, die_with_parent, kill_descendants
 
 LOGITS_AT_ONCE = 2**22
@@ -92,7 +93,9 @@ class Run:
                 raise Failure("setup_failed", "the data is not prepared on this cluster; run `python -m prepare`")
             self.hashes |= dataset.hashes()
             score = evaluation.Score(np.load(directory / "token_bytes.npy"))
-            self._sheet = (*evaluation.rows(CURRENT, directory), score)
+            random = np.random.default_rng(int.from_bytes(os.urandom(16), "big"))
+            sheet, spare = evaluation.rows(CURRENT, directory), evaluation.between(CURRENT, directory)
+            self._sheet = (Examination(*sheet, spare, CURRENT.vocab_size, random), sheet[1], score)
         except ImportError as error:
             raise Failure("setup_failed", f"prepare/ can't be imported: {error}") from None
         except (OSError, ValueError, KeyError) as error:
@@ -240,11 +243,11 @@ class Run:
         from prepare.profile import CURRENT
 
         assert self._sheet is not None
-        inputs, targets, score = self._sheet
-        count, length = inputs.shape
+        examination, targets, score = self._sheet
+        length = targets.shape[1]
         portion = max(1, LOGITS_AT_ONCE // (length * CURRENT.vocab_size))
-        for begin in range(0, count, portion):
-            rows = np.ascontiguousarray(inputs[begin : begin + portion].astype("<u2"))
+        for questions in examination.portions(min(portion, len(targets))):
+            rows = np.stack([question.tokens[:-1] for question in questions]).astype("<u2")
             shape = [len(rows), length, CURRENT.vocab_size]
             wire.send(to_trainer, {"type": "rows", "rows": len(rows), "length": length}, rows.data)
             header, payload = wire.receive(from_trainer, limit=4 * math.prod(shape))
@@ -255,9 +258,18 @@ class Run:
                 )
             logits = np.frombuffer(payload, "<f4").reshape(shape)
             try:
-                score.add(logits, targets[begin : begin + portion])
+                nats = evaluation.cross_entropy(logits, np.stack([examination.targets_of(one) for one in questions]))
             except evaluation.BadLogits as error:
                 raise Failure("diverged", str(error)) from None
+            for question, answer in zip(questions, nats, strict=True):
+                examination.answer(question, answer)
+        try:
+            examination.conclude()
+        except Caught as caught:
+            raise Failure(caught.label, str(caught)) from None
+        score.add_nats(examination.nats, targets)
+        if score.bits_per_byte < CURRENT.floor:
+            raise Failure("implausible", f"{score.bits_per_byte:.6f} bits per byte are fewer than any model can reach")
         return float(score.bits_per_byte)
 
     def _settle(self) -> None:
