@@ -190,8 +190,8 @@ class Outcome:
     """What an attempt ended with: `metrics` (label None) or a failure label, and one line that says why.
 
     `hashes` name what was run (train.py, fixed files, data, tokenizer) and `budget` what it could spend; `timings` are
-    seconds by phase.
-    `self_reported` is true where the score was read from the trainer's own output.
+    seconds by phase. `self_reported` is true where the score was read from the trainer's own output, `unsandboxed`
+    where the trainer could reach what a trainer should not.
     """
 
     label: Label | None
@@ -202,6 +202,7 @@ class Outcome:
     budget: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     self_reported: bool = False
+    unsandboxed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

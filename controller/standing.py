@@ -27,6 +27,7 @@ def study_json(journal: Journal, tag: str, running: bool) -> dict[str, Any]:
             "controller_running": running,
             "unfinished_wave": unfinished[0].id if unfinished else None,
             "self_reported": reading.any_self_reported(journal, tag),
+            "unsandboxed": reading.any_unsandboxed(journal, tag),
         },
     }
 
@@ -54,6 +55,8 @@ def study_lines(journal: Journal, tag: str, running: bool) -> list[str]:
         lines.append(f"wave {state['health']['unfinished_wave']} is unfinished; `autoresearch wave` goes on with it")
     if state["health"]["self_reported"]:
         lines.append("scores are self-reported: this workspace has no evaluator of ours")
+    elif state["health"]["unsandboxed"]:
+        lines.append("trainers ran unsandboxed: this system refuses namespaces, and `autoresearch logs ID` says why")
     return lines
 
 

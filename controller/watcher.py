@@ -39,6 +39,7 @@ def judge(attempt: Attempt, ended: Ended, expected: Mapping[str, str], metric: s
         timings=_numbers(report.get("timings")),
         budget=_text(report.get("budget")),
         self_reported=bool(report.get("self_reported")),
+        unsandboxed=report.get("sandbox") == "none",
     )
     status = report.get("status")
     if status != "done":

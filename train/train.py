@@ -372,7 +372,7 @@ def warm_up(
 ) -> None:
     """Compile and allocate everything one step needs, and leave weights and optimizers as they were.
 
-    Takes a real batch, as the compiled code holds only for tensors of its strides.
+    Takes tensors with the strides of a batch, as the compiled code holds only for those.
     """
     (0.0 * loss_of(inputs, targets)).backward()
     for optimizer in optimizers:
@@ -390,8 +390,7 @@ def main() -> None:
     trial = prepare.trial()
     model = GPT(trial.profile.vocab_size, max(SEQUENCE_LENGTH, trial.profile.sequence_length), trial.device)
     optimizers = make_optimizers(model)
-    data = batches(DEVICE_BATCH_SIZE, trial.seed, trial.device, SEQUENCE_LENGTH)
-    inputs, targets = next(data)
+    data = batches(DEVICE_BATCH_SIZE, trial.seed, trial.device, SEQUENCE_LENGTH)  # there is none before trial.ready
 
     def loss_of(inputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
@@ -399,10 +398,12 @@ def main() -> None:
     if trial.device.startswith("cuda"):  # on a CPU compiling takes longer than the whole run
         torch.set_float32_matmul_precision("high")
         loss_of = torch.compile(loss_of, dynamic=False)
-        warm_up(loss_of, optimizers, inputs, targets)
+        blank = torch.zeros(DEVICE_BATCH_SIZE, SEQUENCE_LENGTH + 1, dtype=torch.int64, device=trial.device)
+        warm_up(loss_of, optimizers, blank[:, :-1], blank[:, 1:])
 
     loss, step = None, 0
     trial.ready(model, optimizers)
+    inputs, targets = next(data)
     while trial.more(tokens=TOTAL_BATCH_SIZE, loss=loss):
         set_schedules(optimizers, step, trial.progress)
         losses = []

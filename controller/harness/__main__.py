@@ -47,6 +47,7 @@ def main() -> None:
         "budget": run.budget,
         "timings": run.timings,
         "self_reported": not job.evaluated,
+        "sandbox": run.sandbox,
     }
     write_json(Path(RESULT), result)
     # The result counts even where nobody reads what is printed.

@@ -31,3 +31,8 @@ def short_name(name: str) -> str:
     """`NVIDIA H100 80GB HBM3` is an H100."""
     words = name.replace("NVIDIA", "").replace("Tesla", "").split()
     return next((word for word in words if re.match(r"[A-Z]+[0-9]", word)), words[0] if words else "GPU")
+
+
+def memory_bytes() -> int:
+    """How much memory this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -53,9 +53,9 @@ class Caught(Exception):
 class Question:
     """One row to be asked: `tokens` [T + 1], of which the last T are the targets of the first T.
 
-    kind: "row", "twin", "repeat" or "forgery". row: its number on the sheet, -1 for a forgery. until: how many
-    positions must agree with the row's own answer. drawn: in a forgery, the positions whose targets were drawn, log_q:
-    how likely each was.
+    kind: "row", "twin", "repeat", "forgery" or "filler". row: its number on the sheet, -1 for other text. until: how
+    many positions must agree with the row's own answer. drawn: in a forgery, the positions whose targets were drawn,
+    log_q: how likely each was.
     """
 
     kind: str
@@ -90,10 +90,12 @@ class Examination:
         self._later: list[tuple[Question, NDArray[np.float64]]] = []
 
     def portions(self, size: int) -> Iterator[list[Question]]:
-        """All questions, `size` at a time; the last portion is filled up with forgeries."""
+        """All questions, `size` at a time, filled up with other text to a whole number of portions."""
         questions = self._questions()
-        while len(questions) % size:
-            questions.append(self._forger.forge())
+        missing = -len(questions) % size
+        for filler in self._random.integers(len(self._spare), size=missing).tolist():
+            place = int(self._random.integers(len(questions) + 1))
+            questions.insert(place, Question("filler", self._spare[filler]))
         for begin in range(0, len(questions), size):
             yield questions[begin : begin + size]
 
@@ -108,7 +110,7 @@ class Examination:
         elif question.kind == "forgery":
             ratio = np.exp(-nats[question.drawn] - question.log_q)
             self._fortunes += np.log1p(STAKES * (ratio[:, None] - 1)).sum(axis=0)
-        else:
+        elif question.kind in ("twin", "repeat"):
             self._later.append((question, nats))
 
     def conclude(self) -> None:

@@ -71,21 +71,31 @@ def _marked(variable: bytes) -> list[int]:
     return found
 
 
+def children(parent: int) -> list[int]:
+    """Process ids whose parent is `parent`."""
+    return _children().get(parent, [])
+
+
 def descendants(root: int) -> list[int]:
     """Process ids below `root`, those that are only waiting to be reaped left out."""
-    children: dict[int, list[int]] = {}
+    below_each = _children()
+    found, frontier = [], [root]
+    while frontier:
+        below = below_each.get(frontier.pop(), [])
+        found += below
+        frontier += below
+    return found
+
+
+def _children() -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
         if fields[0] != "Z":
-            children.setdefault(int(fields[1]), []).append(int(entry.name))
-    found, frontier = [], [root]
-    while frontier:
-        below = children.get(frontier.pop(), [])
-        found += below
-        frontier += below
+            found.setdefault(int(fields[1]), []).append(int(entry.name))
     return found
 
 

@@ -15,18 +15,27 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, NoReturn
 
+from .containment import Contained, View, plan_for
 from .environment import passed_on
 from .files import BUNDLE, Reporter
 from .fingerprint import files_below, fingerprint
-from .hardware import observed_accelerator
+from .hardware import memory_bytes, observed_accelerator
 from .output import Output
 from .probes import Caught, Examination
-from .processes import Watchdog, cpu_seconds, die_with_parent, kill_descendants
+from .processes import Watchdog, cpu_seconds, kill_descendants
 
 LOGITS_AT_ONCE = 2**22
 EVALUATION_SECONDS = 300.0
+EVALUATION_SHARE = 0.25
+"""Of the budget, in seconds or CPU seconds, that answering may take: who trains on meanwhile runs out of it."""
+SETTLE_SECONDS = 30.0
+SETTLE_SHARE = 0.05
+"""Of the CPU budget that may pass between the last step and serving."""
+FIRST_ANSWER = (0.5, 4.0)
+"""CPU seconds, and multiples of the usual, that the first answer may take."""
 GRACE_SECONDS = 5.0
 
 
@@ -63,7 +72,8 @@ class Run:
         self.hashes: dict[str, str] = {}
         self.timings: dict[str, float] = {}
         self.budget = f"{job.timeout:g} s in all"
-        self._child: subprocess.Popen[bytes] | None = None
+        self.sandbox = "none"
+        self._trainer: Contained | None = None
         self._output: Output | None = None
         self._watchdog: Watchdog | None = None
         self._pipes: list[int] = []
@@ -84,7 +94,7 @@ class Run:
         try:
             import numpy as np
 
-            from prepare import block, dataset, evaluation, wire  # noqa: F401
+            from prepare import block, corpus, dataset, evaluation, wire  # noqa: F401
             from prepare.budget import Meter
             from prepare.profile import CURRENT
 
@@ -102,9 +112,15 @@ class Run:
             raise Failure("setup_failed", f"the prepared data can't be read: {error}") from None
 
         begin = time.monotonic()
-        to_trainer, from_trainer = self._start(self.job.seed)
-        assert self._watchdog is not None and self._child is not None
-        budget, pid = CURRENT.budget, self._child.pid
+        view = View(
+            readable=[str(directory / name) for name in (*dataset.TOKENIZER_FILES, "manifest.json")],
+            withheld=[str(directory / "train.bin")],
+            hidden=[str(corpus.AUSTEN), str(directory / "val.bin"), str(dataset.cache_root() / "data")],
+            writable=[str(self.root), str(self.root.parent / "tmp")],
+        )
+        to_trainer, from_trainer = self._start(view, {"AUTORESEARCH_CACHE": str(dataset.cache_root())})
+        assert self._watchdog is not None and self._trainer is not None
+        budget, pid = CURRENT.budget, self._trainer.pid
         self._watchdog.expect(begin + budget.warmup_seconds, f"not ready after {budget.warmup_seconds:.0f} s")
         device = "cpu" if self.accelerator == "CPU" else "cuda"
         meter = Meter(budget)
@@ -125,6 +141,7 @@ class Run:
                 self._watchdog.expect(None)
             if budget.cpu_seconds is not None:
                 self._watchdog.cap_cpu(pid, budget.cpu_seconds)
+            self._trainer.hand_over()
             wire.send(to_trainer, {"type": "go"})
             reporter = Reporter()
             while True:
@@ -132,10 +149,17 @@ class Run:
                 if header.get("type") == "serve":
                     break
                 _expect(header, "more")
-                loss = header.get("loss")
-                grant = meter.more(int(header["tokens"]), loss, time.monotonic(), cpu_seconds(pid))
+                tokens, loss = header["tokens"], header.get("loss")
+                if not isinstance(tokens, int) or isinstance(tokens, bool):
+                    raise TypeError(f"tokens must be a whole number, not {tokens!r}")
+                grant = meter.more(tokens, loss, time.monotonic(), cpu_seconds(pid))
                 reporter.report(grant.progress, loss, meter.steps)
                 answer = {"type": "more", "go": grant.go, "progress": grant.progress, "label": grant.label}
+                if not grant.go:
+                    # What is left is to hand over the model, not to go on with it.
+                    self._watchdog.expect(time.monotonic() + SETTLE_SECONDS, "still not serving after its budget")
+                    if budget.cpu_seconds is not None:
+                        self._watchdog.cap_cpu(pid, SETTLE_SHARE * budget.cpu_seconds)
                 wire.send(to_trainer, answer)
                 if grant.label:
                     self._settle()
@@ -143,8 +167,9 @@ class Run:
             ended = time.monotonic()
             self.timings["training"] = round(ended - started, 3)
             self.timings["training_cpu"] = round(meter.cpu_seconds, 3)
-            self._watchdog.cap_cpu(pid, None)
-            self._watchdog.expect(ended + EVALUATION_SECONDS, f"not scored after {EVALUATION_SECONDS:.0f} s")
+            self._watchdog.cap_cpu(pid, EVALUATION_SHARE * budget.cpu_seconds if budget.cpu_seconds else None)
+            limit = EVALUATION_SHARE * budget.seconds if budget.seconds else EVALUATION_SECONDS
+            self._watchdog.expect(ended + limit, f"not scored after {limit:.0f} s")
             reporter.report(1.0, None, meter.steps, force=True)
             info = header.get("info")
             bits_per_byte = self._score(to_trainer, from_trainer)
@@ -162,14 +187,14 @@ class Run:
     def train_and_read(self) -> None:
         """A trainer that scores itself: our clock, its word."""
         begin = time.monotonic()
-        self._start(self.job.seed)
-        assert self._child is not None and self._output is not None and self._watchdog is not None
-        while self._child.poll() is None:
+        self._start(None, {})
+        assert self._trainer is not None and self._output is not None and self._watchdog is not None
+        while self._trainer.child.poll() is None:
             time.sleep(0.05)
         kill_descendants()  # What it left behind may hold its output open.
         self._output.join()
         self.timings["training"] = round(time.monotonic() - begin, 3)
-        if self._watchdog.breach or self._child.returncode != 0:
+        if self._watchdog.breach or self._trainer.exit_code() != 0:
             self._explain()
         score = self._output.reported.get(self.job.metric)
         if score is None:
@@ -187,6 +212,8 @@ class Run:
             os.close(fd)
         if self._output:
             self._output.join()
+        if self._trainer:
+            self._trainer.close()
 
     def block(self) -> str:
         """The summary in upstream's form."""
@@ -199,8 +226,11 @@ class Run:
         }
         return format_block(shown)
 
-    def _start(self, seed: int) -> tuple[int, int]:
-        """Start train.py; returns the descriptors to write to it and to read from it."""
+    def _start(self, view: View | None, additions: Mapping[str, str]) -> tuple[int, int]:
+        """Start train.py; returns the descriptors to write to it and to read from it.
+
+        It sees `view`, where namespaces allow for it; without one, as in a workspace that scores itself, everything.
+        """
         theirs_in, to_trainer = os.pipe()
         from_trainer, theirs_out = os.pipe()
         scratch = self.root.parent / "tmp"
@@ -212,24 +242,24 @@ class Run:
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONHASHSEED": "0",
-            "SEED": str(seed),
+            "SEED": str(self.job.seed),
             "TMPDIR": str(scratch),
+            **additions,
         }
-        self._child = subprocess.Popen(
-            [sys.executable, self.job.edit],
-            cwd=self.root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=(theirs_in, theirs_out),
-            preexec_fn=die_with_parent,
-        )
+        if view is not None:
+            environment["HOME"] = str(scratch)
+        kinds = [] if view is None else ["namespaces"]
+        command, passed = [sys.executable, self.job.edit], (theirs_in, theirs_out)
+        memory = memory_bytes() // 2 if self.accelerator == "CPU" else None  # CUDA reserves more than it uses
+        plan = plan_for(view or View(), command, self.root, memory, passed)
+        self._trainer = Contained(plan, [*kinds, "none"], environment)
+        self.sandbox = self._trainer.kind
+        for refusal in self._trainer.refusals:
+            print(f"no sandbox of {refusal}", flush=True)
         os.close(theirs_in)
         os.close(theirs_out)
         self._pipes = [to_trainer, from_trainer]
-        self._output = Output(self._child, self.job.metric)
+        self._output = Output(self._trainer.child, self.job.metric)
         self._watchdog = Watchdog(time.monotonic() + self.job.timeout, f"past {self.job.timeout:.0f} s in all")
         return to_trainer, from_trainer
 
@@ -242,15 +272,18 @@ class Run:
         from prepare import evaluation, wire
         from prepare.profile import CURRENT
 
-        assert self._sheet is not None
+        assert self._sheet is not None and self._trainer is not None
+        spent: list[float] = []
         examination, targets, score = self._sheet
         length = targets.shape[1]
         portion = max(1, LOGITS_AT_ONCE // (length * CURRENT.vocab_size))
         for questions in examination.portions(min(portion, len(targets))):
             rows = np.stack([question.tokens[:-1] for question in questions]).astype("<u2")
             shape = [len(rows), length, CURRENT.vocab_size]
+            begin = cpu_seconds(self._trainer.pid)
             wire.send(to_trainer, {"type": "rows", "rows": len(rows), "length": length}, rows.data)
             header, payload = wire.receive(from_trainer, limit=4 * math.prod(shape))
+            spent.append(cpu_seconds(self._trainer.pid) - begin)
             _expect(header, "logits")
             if header.get("shape") != shape or len(payload) != 4 * math.prod(shape):
                 raise Failure(
@@ -263,6 +296,8 @@ class Run:
                 raise Failure("diverged", str(error)) from None
             for question, answer in zip(questions, nats, strict=True):
                 examination.answer(question, answer)
+        if CURRENT.budget.cpu_seconds is not None and spent[0] > FIRST_ANSWER[0] + FIRST_ANSWER[1] * median(spent[1:]):
+            raise Failure("overtime", f"its first answer took {spent[0]:.1f} CPU s, the others {median(spent[1:]):.1f}")
         try:
             examination.conclude()
         except Caught as caught:
@@ -274,17 +309,17 @@ class Run:
 
     def _settle(self) -> None:
         """Give the trainer a moment to end by itself, so that its last words reach the log."""
-        assert self._child is not None
+        assert self._trainer is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(GRACE_SECONDS)
+            self._trainer.child.wait(GRACE_SECONDS)
 
     def _explain(self) -> NoReturn:
         """Raise the Failure that says why the trainer stopped talking."""
-        assert self._child is not None and self._output is not None and self._watchdog is not None
+        assert self._trainer is not None and self._output is not None and self._watchdog is not None
         self._settle()
         if self._watchdog.breach:
             raise Failure("overtime", self._watchdog.breach)
-        code = self._child.poll()
+        code = self._trainer.exit_code()
         kill_descendants()
         self._output.join()
         last = self._output.last_line()

@@ -205,7 +205,7 @@ def _(event: AttemptEnded, db: sqlite3.Connection, study: str, at: float) -> Non
     (metric,) = db.execute("SELECT metric FROM studies WHERE study = ?", (study,)).fetchone()
     db.execute(
         "UPDATE experiments SET status = ?, reason = ?, accelerator = ?, finished = ?, score = ?, metrics = ?,"
-        " hashes = ?, budget = ?, self_reported = ? WHERE study = ? AND experiment = ?",
+        " hashes = ?, budget = ?, self_reported = ?, unsandboxed = ? WHERE study = ? AND experiment = ?",
         (
             outcome.label or "done",
             outcome.reason,
@@ -216,6 +216,7 @@ def _(event: AttemptEnded, db: sqlite3.Connection, study: str, at: float) -> Non
             json.dumps(dict(outcome.hashes)),
             outcome.budget,
             int(outcome.self_reported),
+            int(outcome.unsandboxed),
             study,
             experiment,
         ),

@@ -15,7 +15,7 @@ from controller.text import describe, one_line
 COLUMNS = (
     *("experiment", "wave", "proposal", "candidate", "commit", "parent", "role", "tier", "accelerator", "cluster"),
     *("seed", "replicate", "status", "val_bpb", "metrics", "knobs", "hypothesis", "attempts", "started", "finished"),
-    *("seconds", "reason", "self_reported"),
+    *("seconds", "reason", "self_reported", "unsandboxed"),
 )
 """The keys of one row, in order. Names are stable."""
 
@@ -23,7 +23,7 @@ _QUERY = """
 SELECT e.experiment, e.wave, c.proposal, e.candidate, c.commit_id, c.parent, e.role, e.tier, e.accelerator, e.cluster,
        e.seed, e.replicate, e.status, e.metrics, w.base, c.knobs, coalesce(p.hypothesis, ''), e.attempts,
        strftime('%Y-%m-%dT%H:%M:%SZ', e.started, 'unixepoch'), strftime('%Y-%m-%dT%H:%M:%SZ', e.finished, 'unixepoch'),
-       round(e.finished - e.started, 3), e.reason, e.self_reported,
+       round(e.finished - e.started, 3), e.reason, e.self_reported, e.unsandboxed,
        e.candidate = w.incumbent
 FROM experiments e
 JOIN waves w ON w.study = e.study AND w.wave = e.wave
@@ -45,9 +45,10 @@ def results(journal: Journal, tag: str, experiment: str | None = None) -> list[d
         metrics = json.loads(row[13])
         score = metrics.get("val_bpb") if row[12] == "done" else None
         knobs = json.loads(row[14])
-        if not row[23]:
+        if not row[24]:
             knobs |= json.loads(row[15])
-        rows.append(dict(zip(COLUMNS, (*row[:13], score, metrics, knobs, *row[16:22], bool(row[22])), strict=True)))
+        values = (*row[:13], score, metrics, knobs, *row[16:22], bool(row[22]), bool(row[23]))
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
 
 
@@ -88,7 +89,7 @@ def to_json(journal: Journal, tag: str) -> str:
     lines = []
     for row in journal.db.execute(_QUERY, (tag, None, None)):
         metrics, base, own, scored = row[13], row[14], row[15], row[12] == "done" and '"val_bpb"' in row[13]
-        if own == "{}" or row[23]:
+        if own == "{}" or row[24]:
             knobs = base
         elif base == "{}":
             knobs = own
@@ -99,8 +100,8 @@ def to_json(journal: Journal, tag: str) -> str:
             encode_basestring_ascii(value) if value.__class__ is str else "null" if value is None else repr(value)
             for value in (*row[:13], score, *row[16:22])
         ]
-        self_reported = "true" if row[22] else "false"
-        lines.append(row_format.format(*literals[:14], metrics, knobs, *literals[14:], self_reported))
+        flags = ("true" if flag else "false" for flag in row[22:24])
+        lines.append(row_format.format(*literals[:14], metrics, knobs, *literals[14:], *flags))
     return "[\n" + ",\n".join(lines) + "\n]"
 
 

@@ -251,6 +251,12 @@ def any_self_reported(journal: Journal, tag: str) -> bool:
     return bool(journal.db.execute(query, (tag,)).fetchone()[0])
 
 
+def any_unsandboxed(journal: Journal, tag: str) -> bool:
+    """Whether any of the study's trainers ran without a sandbox."""
+    query = "SELECT EXISTS (SELECT 1 FROM experiments WHERE study = ? AND unsandboxed = 1)"
+    return bool(journal.db.execute(query, (tag,)).fetchone()[0])
+
+
 def ending(journal: Journal, tag: str, attempt: str) -> dict[str, Any]:
     """How an attempt ended: label (None for a measurement, or while it runs), reason, timings."""
     query = "SELECT label, reason, timings FROM attempts WHERE study = ? AND attempt = ?"

@@ -1,6 +1,6 @@
 """The journal's tables. `events` is the truth; the others are what its events add up to, indexed for reading."""
 
-VERSION = 1
+VERSION = 2
 
 DDL = """
 CREATE TABLE events (
@@ -87,6 +87,7 @@ CREATE TABLE experiments (
     hashes        TEXT NOT NULL DEFAULT '{}',
     budget        TEXT NOT NULL DEFAULT '',
     self_reported INTEGER NOT NULL DEFAULT 0,
+    unsandboxed   INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (study, number)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX experiments_by_id ON experiments (study, experiment);

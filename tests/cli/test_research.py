@@ -23,7 +23,7 @@ WAVE = (
 COLUMNS = {
     *("experiment", "wave", "proposal", "candidate", "commit", "parent", "role", "tier", "accelerator", "cluster"),
     *("seed", "replicate", "status", "val_bpb", "metrics", "knobs", "hypothesis", "attempts", "started", "finished"),
-    *("seconds", "reason", "self_reported"),
+    *("seconds", "reason", "self_reported", "unsandboxed"),
 }
 
 
@@ -103,7 +103,7 @@ def test_every_cell_and_control_is_trained_and_says_everything_about_itself(rese
     for row in research.rows:
         assert row["accelerator"] == "CPU"
         assert 1 < row["val_bpb"] < 8
-        assert row["self_reported"] is False
+        assert row["self_reported"] is row["unsandboxed"] is False
         assert re.fullmatch("[0-9a-f]{40}", row["commit"])
         for knob in ("DEPTH", "EMBEDDING_LR"):
             line = re.search(rf"^{knob} = (\S+)", git(research.root, "show", f"{row['commit']}:train/train.py"), re.M)

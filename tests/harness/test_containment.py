@@ -122,8 +122,11 @@ def test_a_trainer_cannot_leave_a_module_for_the_harness_to_import(attempts: Att
     source = """
 for name in ("traceback", "linecache", "statistics", "random", "decimal", "encodings/idna"):
     for place in ("..", "."):
-        os.makedirs(os.path.dirname(f"{place}/{name}.py"), exist_ok=True)
-        open(f"{place}/{name}.py", "w").write("raise SystemExit('imported')")
+        try:
+            os.makedirs(os.path.dirname(f"{place}/{name}.py"), exist_ok=True)
+            open(f"{place}/{name}.py", "w").write("raise SystemExit('imported')")
+        except OSError:
+            pass
 ready(); train(); serve()
 """
     ran = attempts.evaluated(source)

@@ -198,10 +198,11 @@ def test_a_trainer_that_rewrites_the_validation_data_gains_nothing(
     attempts.environment["AUTORESEARCH_CACHE"] = str(copy)
     spoil = """
 import pathlib
-for path in pathlib.Path(os.environ["AUTORESEARCH_CACHE"]).rglob("val.bin"):
-    path.write_bytes(bytes(path.stat().st_size))
-for path in pathlib.Path(os.environ["AUTORESEARCH_CACHE"]).rglob("token_bytes.npy"):
-    np.save(path, np.full(512, 1000, "int32"))
+for path in pathlib.Path(os.environ["AUTORESEARCH_CACHE"]).rglob("*.*"):
+    try:
+        path.write_bytes(bytes(path.stat().st_size))
+    except OSError:
+        pass
 """
     ran = attempts.evaluated(spoil + HONEST)
     assert ran.metrics["val_bpb"] == pytest.approx(expected_score(cache), rel=1e-12)

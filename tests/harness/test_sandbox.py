@@ -1,0 +1,155 @@
+"""What a trainer can see and do from within its sandbox, and what is said where there can be none."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.harness.attempts import Attempts
+from tests.processes import alive_in
+
+ASKS = """
+import ctypes, pathlib, socket
+
+def tried(function):
+    try:
+        return str(function())
+    except OSError as error:
+        return type(error).__name__
+
+CACHE = pathlib.Path(os.environ["AUTORESEARCH_CACHE"])
+HERE = pathlib.Path.cwd()
+"""
+RUNS = "\nready(); train(); serve()\n"
+
+
+def told(attempts: Attempts, questions: dict[str, str]) -> dict[str, str]:
+    """What a trainer finds out: each expression, evaluated before `ready`."""
+    lines = "".join(f"ANSWERS[{name!r}] = tried(lambda: {text})\n" for name, text in questions.items())
+    ran = attempts.evaluated(f"{ASKS}ANSWERS = {{}}\n{lines}print('told', json.dumps(ANSWERS), flush=True){RUNS}")
+    assert ran.ending == ("done", ""), ran.output
+    assert ran.result["sandbox"] == "namespaces"
+    (line,) = (line for line in ran.output.splitlines() if line.startswith("| told "))
+    found: dict[str, str] = json.loads(line.removeprefix("| told "))
+    return found
+
+
+def test_validation_text_is_nowhere_and_nothing_but_its_own_folders_can_be_written(attempts: Attempts) -> None:
+    answers = told(
+        attempts,
+        {
+            "validation": "list(CACHE.rglob('val.bin'))",
+            "corpus": "len((HERE / 'prepare/austen.txt.xz').read_bytes())",
+            "training": "[path.stat().st_size for path in CACHE.rglob('train.bin')]",
+            "tokenizer": "len(list(CACHE.rglob('token_bytes.npy')))",
+            "checkout": f"os.listdir({str(Path(__file__).resolve().parents[2])!r} + '/controller')",
+            "other attempts": "os.listdir(HERE.parent.parent)",
+            "harness": "os.listdir(HERE.parent / 'harness')",
+            "cache": "(CACHE / 'mine').write_text('x')",
+            "system": "pathlib.Path('/usr/mine').write_text('x')",
+            "temporary": "pathlib.Path('/tmp/mine').write_text('x')",
+            "attempt": "(HERE.parent / 'result.json').write_text('x')",
+            "bundle": "(HERE / 'mine').write_text('x')",
+            "scratch": "pathlib.Path(os.environ['TMPDIR'], 'mine').write_text('x')",
+        },
+    )
+    own = answers.pop("other attempts")
+    assert own.count(",") == 0, f"it sees {own}"
+    assert answers == {
+        "validation": "[]",
+        "corpus": "0",
+        "training": "[0]",
+        "tokenizer": "1",
+        "checkout": "FileNotFoundError",
+        "harness": "FileNotFoundError",
+        "cache": "OSError",
+        "system": "OSError",
+        "temporary": "OSError",
+        "attempt": "OSError",
+        "bundle": "1",
+        "scratch": "1",
+    }
+
+
+def test_the_training_text_is_there_from_ready_on(attempts: Attempts) -> None:
+    ran = attempts.evaluated(
+        f"{ASKS}ready()\nprint('big', [path.stat().st_size > 10**6 for path in CACHE.rglob('train.bin')])\n"
+        "train(); serve()\n"
+    )
+    assert "| big [True]" in ran.output
+
+
+def test_there_is_no_network_no_other_process_and_no_way_out(attempts: Attempts) -> None:
+    answers = told(
+        attempts,
+        {
+            "network": "socket.create_connection(('127.0.0.1', 9), timeout=1)",
+            "processes": "sorted(int(name) for name in os.listdir('/proc') if name.isdigit())",
+            "guardian": "open('/proc/1/environ').read()",
+            "memory of the guardian": "open('/proc/1/mem').read()",
+            "rights": "[line for line in open('/proc/self/status') if line.startswith('CapEff')]",
+            "unmount": "ctypes.CDLL(None).umount2(os.fsencode(HERE / 'prepare/austen.txt.xz'), 2)",
+        },
+    )
+    assert answers["network"] in ("OSError", "ConnectionRefusedError")
+    assert answers["processes"] == "[1, 2]"
+    assert answers["guardian"] == answers["memory of the guardian"] == "PermissionError"
+    assert "0000000000000000" in answers["rights"]
+    assert answers["unmount"] == "-1"
+
+
+def test_what_it_writes_is_bounded_and_vanishes(attempts: Attempts) -> None:
+    ran = attempts.evaluated(
+        f"""{ASKS}
+def fill():
+    with open("ballast", "wb") as file:
+        for _ in range(3000):
+            file.write(bytes(2**20))
+print("filled", tried(fill)); os.unlink("ballast")
+open("left", "w").write("x")
+{RUNS}"""
+    )
+    assert ran.ending == ("done", "")
+    assert "| filled OSError" in ran.output
+    assert not list(ran.directory.rglob("left")) and not list(ran.directory.rglob("ballast"))
+
+
+def test_more_memory_than_its_share_cannot_be_had(attempts: Attempts) -> None:
+    ran = attempts.evaluated("kept = [np.ones(2**27) for _ in range(10_000)]\n")
+    assert ran.ending[0] == "out_of_memory", ran.ending
+
+
+def test_everything_it_started_ends_with_it(attempts: Attempts, tmp_path: Path) -> None:
+    ran = attempts.evaluated(
+        "ready(); train()\nfor _ in range(30):\n    if os.fork() == 0:\n        os.setsid(); time.sleep(600)\nserve()\n"
+    )
+    assert ran.ending == ("done", "")
+    assert alive_in(tmp_path) == {}
+
+
+@pytest.mark.parametrize("number", [9, 11])
+def test_a_trainer_that_is_killed_by_a_signal_is_labelled_as_ever(attempts: Attempts, number: int) -> None:
+    label, reason = attempts.evaluated(f"ready(); os.kill(os.getpid(), {number})\n").ending
+    assert label == {9: "out_of_memory", 11: "crash"}[number]
+    assert number == 9 or "-11" in reason
+
+
+def test_where_namespaces_are_refused_it_runs_without_and_the_result_says_so(
+    attempts: Attempts, tmp_path: Path
+) -> None:
+    refusing = tmp_path / "python"
+    refusing.write_text(
+        "#!/bin/sh\nexec unshare --user --map-root-user sh -c"
+        f' \'echo 0 > /proc/sys/user/max_user_namespaces && exec {sys.executable} "$@"\' sh "$@"\n'
+    )
+    refusing.chmod(0o755)
+    attempts.python = str(refusing)
+    ran = attempts.evaluated(RUNS)
+    assert ran.ending == ("done", "")
+    assert ran.result["sandbox"] == "none"
+    assert "no sandbox of namespaces: " in ran.output.splitlines()[0]
+    assert os.environ.get("HOME")
