@@ -19,7 +19,7 @@ wave: $(STAMP)
 	$(BIN)/autoresearch -C .workspaces/tiny plot
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
