@@ -33,13 +33,14 @@ def rows(profile: Profile, directory: Path) -> tuple[NDArray[np.int64], NDArray[
 
 
 def between(profile: Profile, directory: Path) -> NDArray[np.int64]:
-    """Windows [m, sequence_length + 1] of the validation tokens that lie between the rows that are scored.
+    """Windows [m, sequence_length + 1] of the validation tokens between the rows that are scored, up to 4 a gap.
 
     There are none where the rows stand too close for it. Raises ValueError as `rows` does.
     """
     stream, starts = _starts(profile, directory)
     width = profile.sequence_length + 1
-    free = starts[:-1][np.diff(starts) >= 2 * width] + width
+    begins = starts[:-1, None] + width * np.arange(1, 5)
+    free = begins[begins + width <= starts[1:, None]]
     found: NDArray[np.int64] = stream[free[:, None] + np.arange(width)].astype(np.int64)
     return found
 

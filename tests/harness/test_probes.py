@@ -159,5 +159,5 @@ def test_every_row_is_scored_once_and_every_portion_is_full() -> None:
     assert len(cuts) == len(set(cuts)) == 32
 
 
-def test_the_forgeries_of_an_honest_model_prove_nothing_on_average() -> None:
+def test_the_splices_of_an_honest_model_prove_nothing_on_average() -> None:
     assert max(judged(learnt(), seed).evidence for seed in range(10)) < 2
