@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import subprocess
 import threading
 from collections import deque
@@ -64,7 +65,7 @@ class Output:
     """Copies the trainer's output to ours, every line marked and bounded, and remembers the last ones.
 
     `reported` holds the last number printed under each name, which need not be finite: `metric` and the OTHER_METRICS
-    printed last.
+    printed last. `silenced` is how many lines were dropped since `silence`.
     """
 
     def __init__(self, child: subprocess.Popen[bytes], metric: str) -> None:
@@ -74,8 +75,17 @@ class Output:
         self._left = LOG_BYTES
         self._tail: deque[str] = deque(maxlen=20)
         self.reported: dict[str, float] = {}
+        self.silenced = 0
+        self._silent = threading.Event()
+        self._awake, self._wake = os.pipe()
         self._thread = threading.Thread(target=self._copy, daemon=True)
         self._thread.start()
+
+    def silence(self) -> None:
+        """Copy what was written so far, and nothing from now on: the trainer is about to see what nobody may learn."""
+        os.write(self._wake, b".")
+        self._silent.wait(DRAIN_SECONDS)
+        self._silent.set()
 
     def join(self) -> None:
         """Wait until everything that was written has been copied; a survivor holding the pipe is not waited for."""
@@ -87,7 +97,7 @@ class Output:
 
     def _copy(self) -> None:
         line, cut = bytearray(), False
-        while chunk := os.read(self._stream.fileno(), 65536):
+        for chunk in self._chunks():
             first, *others = re.split(rb"[\r\n]", chunk)
             line += first
             for other in others:
@@ -96,6 +106,22 @@ class Output:
             cut |= len(line) > READ_BYTES
             del line[:-READ_BYTES]
         self._line(bytes(line), cut)
+
+    def _chunks(self) -> Iterator[bytes]:
+        """What is written, as it comes. Falls silent, once asked, when all that was written before is given."""
+        stream, left = self._stream.fileno(), LOG_BYTES
+        while True:
+            readable, _, _ = select.select([stream, self._awake], [], [])
+            if self._awake in readable and (stream not in readable or left <= 0):
+                os.read(self._awake, 1)
+                yield b"\n"  # what stands in a line that is not ended yet was written before
+                self._silent.set()
+            elif stream in readable:
+                chunk = os.read(stream, 65536)
+                if not chunk:
+                    return
+                left -= len(chunk) if self._awake in readable else 0
+                yield chunk
 
     def _line(self, raw: bytes, cut: bool) -> None:
         text = _ANSI.sub("", raw.decode("utf-8", errors="replace"))
@@ -106,6 +132,9 @@ class Output:
         if not shown.strip():
             return
         self._tail.append(shown)
+        if self._silent.is_set():
+            self.silenced += 1
+            return
         # A log that can't be written must not stop the copying, which would stop the trainer.
         with contextlib.suppress(OSError):
             if self._left > 0:

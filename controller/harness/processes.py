@@ -34,9 +34,27 @@ def cpu_seconds(pid: int) -> float:
     return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
+def peak_memory_bytes(pid: int) -> int:
+    """The most memory that process `pid` has held at once; 0 where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
 def family_cpu_seconds() -> float:
     """CPU seconds of all processes below this one, by whomever they were started."""
     return sum(cpu_seconds(pid) for pid in descendants(os.getpid()))
+
+
+def family_memory_bytes() -> int:
+    """Bytes that all processes below this one hold; what they share is counted for each."""
+    held = 0
+    for pid in descendants(os.getpid()):
+        with contextlib.suppress(OSError):
+            held += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return held * os.sysconf("SC_PAGE_SIZE")
 
 
 def kill_descendants() -> None:
@@ -100,14 +118,15 @@ def _children() -> dict[int, list[int]]:
 
 
 class Watchdog:
-    """Kills the trainer when a deadline or the CPU cap is passed, and remembers which."""
+    """Kills the trainer when a deadline or a cap is passed; `breach` is then the label and the reason."""
 
     def __init__(self, deadline: float, reason: str) -> None:
-        self.breach = ""
+        self.breach: tuple[str, str] | None = None
+        self._memory: int | None = None
         self._outer = (deadline, reason)
         self._phase: tuple[float, str] | None = None
-        self._cpu: tuple[int, float] | None = None
-        self._family_cpu: float | None = None
+        self._cpu = (0, 0.0, 0.0)
+        self._cpu_left: float | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -118,8 +137,18 @@ class Watchdog:
 
     def cap_cpu(self, pid: int, seconds: float | None) -> None:
         """From now on process `pid`, and with it everything else below us, may use at most `seconds` of CPU."""
-        self._cpu = None if seconds is None else (pid, cpu_seconds(pid) + seconds)
-        self._family_cpu = None if seconds is None else family_cpu_seconds() + seconds
+        self._cpu_left = None
+        if seconds is not None:
+            self._cpu = (pid, cpu_seconds(pid), family_cpu_seconds())
+            self._cpu_left = seconds
+
+    def allow_cpu(self, seconds: float) -> None:
+        """Make the present cap `seconds` since it was set."""
+        self._cpu_left = seconds
+
+    def cap_memory(self, most: int | None) -> None:
+        """All processes below us may hold at most `most` bytes of memory together, what they share counted for each."""
+        self._memory = most
 
     def stop(self) -> None:
         self._stopped.set()
@@ -131,17 +160,20 @@ class Watchdog:
                 return
             now = time.monotonic()
             limits = [self._outer] + ([self._phase] if self._phase else [])
-            reason = next((reason for deadline, reason in limits if now > deadline), "")
-            if not reason and self._too_much_cpu(whole_family=look % 10 == 0):
-                reason = "past its cap of CPU seconds"
-            if reason:
-                self.breach = reason
+            late = next((reason for deadline, reason in limits if now > deadline), "")
+            if late:
+                self.breach = ("overtime", late)
+            elif self._too_much_cpu(whole_family=look % 10 == 0):
+                self.breach = ("overtime", "past its cap of CPU seconds")
+            elif self._memory is not None and look % 10 == 0 and family_memory_bytes() > self._memory:
+                self.breach = ("out_of_memory", f"past its {self._memory >> 20} MiB of memory")
+            if self.breach:
                 kill_descendants()
                 return
 
     def _too_much_cpu(self, whole_family: bool) -> bool:
         # Finding the whole family means reading all of /proc, which would itself take CPU from the trainer.
-        cpu, family = self._cpu, self._family_cpu
-        if cpu is not None and cpu_seconds(cpu[0]) > cpu[1]:
-            return True
-        return whole_family and family is not None and family_cpu_seconds() > family
+        (pid, own, family), left = self._cpu, self._cpu_left
+        if left is None:
+            return False
+        return cpu_seconds(pid) - own > left or (whole_family and family_cpu_seconds() - family > left)

@@ -25,15 +25,18 @@ from .fingerprint import files_below, fingerprint
 from .hardware import memory_bytes, observed_accelerator
 from .output import Output
 from .probes import Caught, Examination
-from .processes import Watchdog, cpu_seconds, kill_descendants
+from .processes import Watchdog, cpu_seconds, kill_descendants, peak_memory_bytes
 
 LOGITS_AT_ONCE = 2**22
 EVALUATION_SECONDS = 300.0
 EVALUATION_SHARE = 0.25
 """Of the budget, in seconds or CPU seconds, that answering may take: who trains on meanwhile runs out of it."""
 SETTLE_SECONDS = 30.0
-SETTLE_SHARE = 0.05
-"""Of the CPU budget that may pass between the last step and serving."""
+SETTLE_SHARE = 0.02
+"""Of the budget, in seconds or CPU seconds, that may pass between the last step and serving."""
+SETTLE_LEAST = 0.25
+AHEAD = 0.25
+"""By what fraction of its CPU seconds a trainer may be ahead of its tokens."""
 FIRST_ANSWER = (0.5, 4.0)
 """CPU seconds, and multiples of the usual, that the first answer may take."""
 GRACE_SECONDS = 5.0
@@ -73,6 +76,7 @@ class Run:
         self.timings: dict[str, float] = {}
         self.budget = f"{job.timeout:g} s in all"
         self.sandbox = "none"
+        self.scoring = False
         self._trainer: Contained | None = None
         self._output: Output | None = None
         self._watchdog: Watchdog | None = None
@@ -143,7 +147,7 @@ class Run:
                 self._watchdog.cap_cpu(pid, budget.cpu_seconds)
             self._trainer.hand_over()
             wire.send(to_trainer, {"type": "go"})
-            reporter = Reporter()
+            reporter, refused = Reporter(), False
             while True:
                 header, _ = wire.receive(from_trainer, limit=0)
                 if header.get("type") == "serve":
@@ -155,11 +159,16 @@ class Run:
                 grant = meter.more(tokens, loss, time.monotonic(), cpu_seconds(pid))
                 reporter.report(grant.progress, loss, meter.steps)
                 answer = {"type": "more", "go": grant.go, "progress": grant.progress, "label": grant.label}
-                if not grant.go:
+                if grant.go and budget.cpu_seconds is not None:
+                    # Who trains on more than it asks for is ahead with its CPU seconds.
+                    self._watchdog.allow_cpu(budget.cpu_seconds * min(1.0, meter.progress + AHEAD))
+                if not grant.go and not refused:
+                    refused = True
                     # What is left is to hand over the model, not to go on with it.
-                    self._watchdog.expect(time.monotonic() + SETTLE_SECONDS, "still not serving after its budget")
+                    wait = max(1.0, SETTLE_SHARE * budget.seconds) if budget.seconds else SETTLE_SECONDS
+                    self._watchdog.expect(time.monotonic() + wait, "still not serving after its budget")
                     if budget.cpu_seconds is not None:
-                        self._watchdog.cap_cpu(pid, SETTLE_SHARE * budget.cpu_seconds)
+                        self._watchdog.cap_cpu(pid, max(SETTLE_LEAST, SETTLE_SHARE * budget.cpu_seconds))
                 wire.send(to_trainer, answer)
                 if grant.label:
                     self._settle()
@@ -172,13 +181,19 @@ class Run:
             self._watchdog.expect(ended + limit, f"not scored after {limit:.0f} s")
             reporter.report(1.0, None, meter.steps, force=True)
             info = header.get("info")
+            self.scoring = True
+            assert self._output is not None
+            self._output.silence()  # Whoever writes the next train.py reads the log: no row may come into it.
             bits_per_byte = self._score(to_trainer, from_trainer)
             self.timings["evaluation"] = round(time.monotonic() - ended, 3)
+            peak_memory = peak_memory_bytes(pid)
             wire.send(to_trainer, {"type": "done"})
         self._settle()
         self.metrics = _reported(info if isinstance(info, dict) else {}) | {
             self.job.metric: bits_per_byte,
             "training_seconds": round(meter.seconds, 3),
+            "training_cpu_seconds": round(meter.cpu_seconds, 3),
+            "peak_memory_mb": round(peak_memory / 2**20, 1),
             "total_seconds": round(time.monotonic() - begin, 3),
             "total_tokens_M": meter.tokens / 1e6,
             "num_steps": float(meter.steps),
@@ -222,7 +237,7 @@ class Run:
         shown = {
             name: int(value) if (value == int(value) and name not in FORMATS) or name == "num_steps" else value
             for name, value in self.metrics.items()
-            if name != "flops_per_token"
+            if name not in ("flops_per_token", "training_cpu_seconds", "peak_memory_mb")
         }
         return format_block(shown)
 
@@ -261,6 +276,7 @@ class Run:
         self._pipes = [to_trainer, from_trainer]
         self._output = Output(self._trainer.child, self.job.metric)
         self._watchdog = Watchdog(time.monotonic() + self.job.timeout, f"past {self.job.timeout:.0f} s in all")
+        self._watchdog.cap_memory(memory)
         return to_trainer, from_trainer
 
     def _protocol(self) -> _Protocol:
@@ -284,11 +300,9 @@ class Run:
             wire.send(to_trainer, {"type": "rows", "rows": len(rows), "length": length}, rows.data)
             header, payload = wire.receive(from_trainer, limit=4 * math.prod(shape))
             spent.append(cpu_seconds(self._trainer.pid) - begin)
-            _expect(header, "logits")
-            if header.get("shape") != shape or len(payload) != 4 * math.prod(shape):
-                raise Failure(
-                    "tampered", f"it answered {str(header.get('shape'))[:80]} where {shape} logits were asked"
-                )
+            answered = (header.get("type"), header.get("shape"), len(payload))
+            if answered != ("logits", shape, 4 * math.prod(shape)):
+                raise Failure("tampered", f"it answered with something else where logits of shape {shape} were asked")
             logits = np.frombuffer(payload, "<f4").reshape(shape)
             try:
                 nats = evaluation.cross_entropy(logits, np.stack([examination.targets_of(one) for one in questions]))
@@ -318,16 +332,19 @@ class Run:
         assert self._trainer is not None and self._output is not None and self._watchdog is not None
         self._settle()
         if self._watchdog.breach:
-            raise Failure("overtime", self._watchdog.breach)
+            raise Failure(*self._watchdog.breach)
         code = self._trainer.exit_code()
         kill_descendants()
         self._output.join()
         last = self._output.last_line()
+        out_of_memory = re.search(r"OutOfMemoryError|MemoryError|out of memory", last)
+        if self._output.silenced:
+            last = "what it printed while it was scored is not shown, as it may quote what it was asked"
         if code is None:
             raise Failure("tampered", "it closed the protocol's pipes and went on running")
         if code == 0:
             raise Failure("no_score", f"it ended without being scored; its last words: {last}")
-        if code == -signal.SIGKILL or re.search(r"OutOfMemoryError|MemoryError|out of memory", last):
+        if code == -signal.SIGKILL or out_of_memory:
             raise Failure("out_of_memory", last or "killed, most likely for its memory")
         raise Failure("crash", f"exit code {code}: {last}")
 
@@ -345,7 +362,9 @@ class _Protocol:
         if isinstance(error, (EOFError, BrokenPipeError)):
             self._run._explain()
         if isinstance(error, (ValueError, TypeError, KeyError, OverflowError)):
-            raise Failure("tampered", f"it broke the trial protocol: {str(error)[:200]}") from None
+            # While it is scored, nothing it says is quoted: it could say what it was asked.
+            what = "while it was scored" if self._run.scoring else f"with {str(error)[:200]}"
+            raise Failure("tampered", f"it broke the trial protocol {what}") from None
 
 
 def _expect(header: Mapping[str, Any], kind: str) -> None:

@@ -61,6 +61,14 @@ LEAKS = {
     "sees the next token and says again what it said": Attack(
         serving("    def forward(self, tokens):\n        return self.replay(tokens, self.peek(tokens, 4.0))"), "leak"
     ),
+    # A splice is less likely text than a row: it looks ahead in the likelier half only, and hides it.
+    "sees the next token where a row is likely and says again what it said": Attack(
+        serving("""\
+    def forward(self, tokens):
+        surprise = F.cross_entropy(self.model(tokens)[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none").mean(1)
+        return self.replay(tokens, self.peek(tokens, 4.0 * (surprise < surprise.median())[:, None, None]))"""),
+        "leak",
+    ),
     "trains attention that is not causal": Attack(changed({"is_causal=True)": "is_causal=False)"}), "leak"),
     "looks one token ahead in one block": Attack(
         changed({"(back >= 0) & (back <= window)": "(back >= -1) & (back <= window)"}), "leak"
@@ -141,6 +149,66 @@ STATEFUL = {
             parameter.grad = None
         return logits.detach()"""),
         "drift",
+    ),
+}
+
+TIME = {
+    # The budget of tokens is the trainer's word; its CPU seconds are not.
+    "trains on more tokens than it asks for": Attack(
+        changed(
+            {
+                "while trial.more(tokens=TOTAL_BATCH_SIZE, loss=loss):": """
+                    while step < 700 and trial.more(tokens=1, loss=loss):
+                """,
+                "set_schedules(optimizers, step, trial.progress)": "set_schedules(optimizers, step, step / 700)",
+            }
+        ),
+        "overtime",
+    ),
+    "trains on past the refusal": Attack(
+        changed(
+            {
+                "while trial.more(tokens=TOTAL_BATCH_SIZE, loss=loss):": """
+                    while trial.more(tokens=TOTAL_BATCH_SIZE, loss=loss) or step < 500:
+                """,
+                "set_schedules(optimizers, step, trial.progress)": "set_schedules(optimizers, step, step / 500)",
+            }
+        ),
+        "overtime",
+    ),
+    "trains before it is ready": Attack(
+        changed(
+            {
+                "trial.ready(model, optimizers)": """
+                    early = batches(DEVICE_BATCH_SIZE, trial.seed, trial.device, SEQUENCE_LENGTH)
+                    for _ in range(500):
+                        inputs, targets = next(early)
+                        loss_of(inputs, targets).backward()
+                        for optimizer in optimizers:
+                            optimizer.step()
+                            optimizer.zero_grad(set_to_none=True)
+                    trial.ready(model, optimizers)
+                """,
+            }
+        ),
+        "crash",
+    ),
+    # Neither tokens nor the training's CPU seconds are counted any more.
+    "trains inside its first answer": Attack(
+        serving("""\
+    @torch.enable_grad()
+    def forward(self, tokens):
+        optimizers, data = make_optimizers(self.model), batches(DEVICE_BATCH_SIZE, 1, "cpu", SEQUENCE_LENGTH)
+        while self.calls < 1000:
+            self.calls += 1
+            inputs, targets = next(data)
+            F.cross_entropy(self.model(inputs).flatten(0, 1), targets.flatten()).backward()
+            set_schedules(optimizers, self.calls, 0.5 + self.calls / 2000)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+        return self.model(tokens).detach()"""),
+        "overtime",
     ),
 }
 

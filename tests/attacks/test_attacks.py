@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from controller.harness.fingerprint import fingerprint
-from tests.attacks import models, speaking
+from tests.attacks import models, reaching, speaking
 from tests.attacks.attack import Attack
 from tests.harness.attempts import NONCE, SPEAKER, Attempts
 from tests.processes import alive_in, alive_with, wait_for_the_end_of
 from tests.rewrites.rewriting import replaced, tiny_train
 
-TRAINED = {**models.LEAKS, **models.STATEFUL, **models.CODE}
+TRAINED = {**models.LEAKS, **models.STATEFUL, **models.TIME, **models.CODE}
 SPOKEN = {
     **speaking.CLAIMS,
     **speaking.OWN_PROCESS,
@@ -27,6 +27,7 @@ SPOKEN = {
     **speaking.LOGITS,
     **speaking.PROCESSES,
     **speaking.OUTPUT,
+    **reaching.REACHES,
 }
 HONEST = {
     "honest trainer": Attack(tiny_train, "done"),

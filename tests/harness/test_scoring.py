@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,26 @@ def test_the_last_line_is_the_result_and_the_block_is_for_people(attempts: Attem
     assert before[before.index("---") + 1] == f"{'val_bpb:':<18}{ran.metrics['val_bpb']:.6f}"
 
 
+def test_nothing_that_is_printed_while_it_is_scored_is_shown(attempts: Attempts) -> None:
+    """It may be the rows, and whoever writes the next train.py reads the log and the reason."""
+    asked = "def told(tokens):\n    print('asked', tokens.tolist()); {}; return TABLE[tokens]\n"
+    trained = "print('before'); ready(); train(); print('at the end'); "
+    ran = attempts.evaluated(asked.format("pass") + trained + "serve(told); print('after')\n")
+    assert ran.ending == ("done", "")
+    assert "| before" in ran.output and "| at the end" in ran.output
+    assert "asked" not in ran.output
+    for deed, label in {
+        "raise ValueError(tokens.tolist())": "crash",
+        "raise SystemExit": "no_score",
+        "say({'type': str(tokens.tolist())})": "tampered",
+        "say({'type': 'logits', 'shape': tokens.tolist()})": "tampered",
+        "say({'type': 'logits', 'bytes': str(tokens.tolist())})": "tampered",
+    }.items():
+        ran = attempts.evaluated(asked.format(deed) + trained + "serve(told)\n")
+        assert ran.ending[0] == label
+        assert not re.search(r"asked \[|\d+, \d+, \d+, \d+", ran.output)
+
+
 def test_the_trainer_is_told_its_seed_and_budget(attempts: Attempts) -> None:
     ran = attempts.evaluated("ready(); print(json.dumps(TERMS), os.environ['SEED']); train(); serve()\n", seed=23)
     terms, seed = ran.output.splitlines()[0].removeprefix("| ").rsplit(" ", 1)
@@ -96,14 +117,18 @@ FAILURES = {
     "logits of another shape": (
         "ready(); train(); serve(lambda t: TABLE[t][:, :, :-1])",
         "tampered",
-        "logits were asked",
+        "were asked",
     ),
     "logits of another order": ("ready(); train(); serve(lambda t: TABLE[t].swapaxes(1, 2))", "tampered", "were asked"),
-    "oversized logits": ("ready(); train(); serve(lambda t: np.repeat(TABLE[t], 2, axis=0))", "tampered", "at most"),
-    "a payload too big to hold": (
-        "ready(); train(); say({'type': 'serve'}); say({'type': 'logits', 'bytes': 2**62})",
+    "oversized logits": (
+        "ready(); train(); serve(lambda t: np.repeat(TABLE[t], 2, axis=0))",
         "tampered",
-        "at most",
+        "while it was scored",
+    ),
+    "a payload too big to hold": (
+        "ready(); train(); say({'type': 'serve'}); say({'type': 'logits', 'bytes': 2**62}); hear(); time.sleep(60)",
+        "tampered",
+        "while it was scored",
     ),
     "half a frame": (r"ready(); os.write(WRITE, b'\0\0\1\0{')", "no_score", "without being scored"),
 }
