@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -18,6 +19,11 @@ from .processes import children, die_with_parent
 LAUNCHER = Path(__file__).with_name("sandbox.py")
 ANSWER_SECONDS = 30.0
 WRITABLE_BYTES = 2**30
+
+USERS = range(61200, 65500)
+"""Ids of users that no system gives to anybody; a trainer is the one that its harness's process id points to."""
+SHARED = ("/tmp", "/var/tmp", "/dev/shm")
+"""Where every user may write."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Plan:
 
 
 class Contained:
-    """A trainer at work. `kind` is "namespaces" or "none"."""
+    """A trainer at work. `kind` is "namespaces", "user" or "none"."""
 
     def __init__(self, plan: Plan, kinds: Sequence[str], environment: Mapping[str, str]) -> None:
         self.refusals: list[str] = []
@@ -81,7 +87,14 @@ class Contained:
         return -int(said.split()[1]) if said.startswith("signal ") else code
 
     def close(self) -> None:
-        """Let go of the guardian; the trainer must have ended."""
+        """Let go of the guardian, and remove what the trainer left; it must have ended."""
+        if self.kind == "user":
+            for place in map(Path, SHARED):
+                for path in place.iterdir():
+                    with contextlib.suppress(OSError):
+                        if path.lstat().st_uid != self._user:
+                            continue
+                        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         for descriptor in (self._told, self._asked):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -90,7 +103,8 @@ class Contained:
         self._told, told = os.pipe()
         asked, self._asked = os.pipe()
         self._line = b""
-        text = json.dumps({**asdict(plan), "kind": self.kind, "told": told, "asked": asked})
+        self._user = USERS[os.getpid() % len(USERS)]
+        text = json.dumps({**asdict(plan), "kind": self.kind, "user": self._user, "told": told, "asked": asked})
         self.child = subprocess.Popen(
             [sys.executable, "-I", "-S", str(LAUNCHER), text],
             env=dict(environment),

@@ -263,7 +263,7 @@ class Run:
         }
         if view is not None:
             environment["HOME"] = str(scratch)
-        kinds = [] if view is None else ["namespaces"]
+        kinds = [] if view is None else ["namespaces", "user"]
         command, passed = [sys.executable, self.job.edit], (theirs_in, theirs_out)
         memory = memory_bytes() // 2 if self.accelerator == "CPU" else None  # CUDA reserves more than it uses
         plan = plan_for(view or View(), command, self.root, memory, passed)

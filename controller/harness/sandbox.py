@@ -3,7 +3,8 @@
 With namespaces (Linux, user namespaces allowed) the trainer sees a root of its own, made of what it needs to run and
 nothing else: system libraries, its Python, its code, the training data. All of that is read-only but its own folders,
 which lie in memory, are bounded and vanish with it. It has no network, sees no process but its own, and all of them end
-with it. Where namespaces are refused, as in many containers, it is told so.
+with it. Where namespaces are refused, as in many containers, it becomes another user if we are root: one who can write
+to its own folders only, and neither read validation text nor signal or look into any process but its own.
 
 Says one line on the descriptor `told`: "ok", or why it could not be done; then, at the end, "signal N" where the
 trainer was killed. Reads from `asked`: "open" has the withheld files appear, and is answered "opened".
@@ -58,12 +59,45 @@ def main(plan: Mapping[str, Any]) -> NoReturn:
     try:
         if plan["kind"] == "namespaces":
             _in_namespaces(plan)
+        if plan["kind"] == "user":
+            _as_another_user(plan)
     except OSError as error:
         _say(plan, f"{error.strerror or error}")
         os._exit(1)
     _say(plan, "ok")
-    _limit(plan, counted=False)
+    _limit(plan, counted=plan["kind"] == "user")
     _become(plan)
+
+
+def _as_another_user(plan: Mapping[str, Any]) -> None:
+    """Give the trainer's folders to a user that nobody else is, hide what is hidden, and become that user."""
+    user, own = plan["user"], [Path(path) for path in plan["writable"]]
+    if os.geteuid() != 0:
+        raise Refused("only root can become another user")
+    for path in map(Path, plan["hidden"]):
+        if any(path.is_relative_to(one) for one in own):
+            path.unlink(missing_ok=True)
+        elif path.exists() and not _in_sight(path, plan):
+            path.chmod(0o700 if path.is_dir() else 0o400)
+    for folder in own:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, user, user, follow_symlinks=False)
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    for path in map(Path, (*plan["readable"], *plan["withheld"], *plan["writable"], plan["command"][0])):
+        if path.exists() and not os.access(path, os.R_OK):
+            raise Refused(f"{path} can't be read by others")
+        if not path.exists() and not os.access(path.parent, os.X_OK):
+            raise Refused(f"{path} can't be reached by others")
+    for path in map(Path, plan["hidden"]):
+        if os.access(path, os.R_OK) and not _in_sight(path, plan):
+            raise Refused(f"{path} can't be hidden from others")
+
+
+def _in_sight(path: Path, plan: Mapping[str, Any]) -> bool:
+    """Whether it lies within what everybody may read; only another root could hide it there."""
+    return any(path.is_relative_to(one) for one in plan["readable"])
 
 
 def _in_namespaces(plan: Mapping[str, Any]) -> None:

@@ -91,7 +91,7 @@ class Attempts:
     """Makes attempts, each in a folder of its own, and runs them."""
 
     def __init__(self, directory: Path, cache: Path, prepare: Mapping[str, bytes]) -> None:
-        self._directory = directory
+        self.directory = directory
         self._prepare = prepare
         self._count = 0
         self.python = sys.executable
@@ -118,7 +118,7 @@ class Attempts:
     def lay_out(self, files: Mapping[str, bytes], **job: Any) -> tuple[Path, bytes]:
         """An attempt's folder with `files` in its bundle, and its job."""
         self._count += 1
-        directory = self._directory / f"study.e{self._count:04d}.1"
+        directory = self.directory / f"study.e{self._count:04d}.1"
         shutil.copytree(ROOT / "controller/harness", directory / "harness", ignore=lambda *_: {"__pycache__"})
         for name, content in files.items():
             path = directory / "bundle" / name

@@ -37,13 +37,18 @@ def prepare_files() -> dict[str, bytes]:
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory, prepare_files: Mapping[str, bytes]) -> Path:
     """A cache of these tests' own, with the tiny profile's data in it."""
-    root, cache = tmp_path_factory.mktemp("prepared"), tmp_path_factory.mktemp("cache")
-    (root / "prepare").mkdir()
+    cache = tmp_path_factory.mktemp("cache")
+    prepare(tmp_path_factory.mktemp("prepared"), cache, prepare_files)
+    return cache
+
+
+def prepare(root: Path, cache: Path, prepare_files: Mapping[str, bytes]) -> None:
+    """Lay `prepare_files` out below `root` and have them make their data in `cache`."""
+    (root / "prepare").mkdir(parents=True)
     for name, content in prepare_files.items():
         (root / name).write_bytes(content)
     environment = os.environ | {"AUTORESEARCH_CACHE": str(cache)}
     subprocess.run([sys.executable, "-m", "prepare"], cwd=root, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return cache
 
 
 @pytest.fixture

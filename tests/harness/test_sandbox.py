@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.harness.attempts import Attempts
+from tests.harness.conftest import prepare
 from tests.processes import alive_in
 
 ASKS = """
@@ -119,7 +125,7 @@ open("left", "w").write("x")
 
 
 def test_more_memory_than_its_share_cannot_be_had(attempts: Attempts) -> None:
-    ran = attempts.evaluated("kept = [np.ones(2**27) for _ in range(10_000)]\n")
+    ran = attempts.evaluated("kept = [np.zeros(2**27) for _ in range(10_000)]\n")
     assert ran.ending[0] == "out_of_memory", ran.ending
 
 
@@ -153,3 +159,92 @@ def test_where_namespaces_are_refused_it_runs_without_and_the_result_says_so(
     assert ran.result["sandbox"] == "none"
     assert "no sandbox of namespaces: " in ran.output.splitlines()[0]
     assert os.environ.get("HOME")
+
+
+@pytest.fixture
+def as_in_a_pod(prepare_files: Mapping[str, bytes]) -> Iterator[Attempts]:
+    """Attempts of a root who may not make namespaces, as in most containers, in folders that every user can reach.
+
+    What refuses them there is a /proc that is masked in part, so that none may be mounted anew.
+    """
+    system = Path("/usr/bin/python3")
+    if os.geteuid() != 0 or not system.exists():
+        pytest.skip("becoming another user takes root, and a Python that other users can reach")
+    reachable = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        reachable.chmod(0o755)
+        subprocess.run([system, "-m", "venv", "--without-pip", reachable / "venv"], check=True)
+        (packages,) = (reachable / "venv/lib").glob("python*/site-packages")
+        numpy = Path(np.__file__).parent
+        for folder in (numpy, numpy.parent / "numpy.libs"):
+            if folder.exists():
+                shutil.copytree(folder, packages / folder.name)
+        masked = reachable / "python"
+        masked.write_text(
+            "#!/bin/sh\nexec unshare --mount sh -c"
+            f' \'mount --bind /dev/null /proc/version && exec {reachable}/venv/bin/python "$@"\' sh "$@"\n'
+        )
+        masked.chmod(0o755)
+        works = subprocess.run([masked, "-c", "import numpy"], capture_output=True)
+        if works.returncode != 0:
+            pytest.skip(f"the system's Python can't use this numpy: {works.stderr.decode()[-200:]}")
+        attempts = Attempts(reachable, reachable / "cache", prepare_files)
+        attempts.python = str(masked)
+        prepare(reachable / "prepared", reachable / "cache", prepare_files)
+        yield attempts
+    finally:
+        shutil.rmtree(reachable)
+
+
+def test_a_root_without_namespaces_has_the_trainer_be_another_user(as_in_a_pod: Attempts) -> None:
+    ran = as_in_a_pod.evaluated(
+        f"""{ASKS}
+MARK = "MARK-" + str(os.getuid())
+answers = {{
+    "user": os.getuid() != 0 and os.getgroups() == [],
+    "validation": tried(lambda: list(CACHE.rglob("val.bin"))[0].read_bytes()),
+    "corpus": tried(lambda: (HERE / "prepare/austen.txt.xz").read_bytes()),
+    "training": tried(lambda: list(CACHE.rglob("train.bin"))[0].stat().st_size > 0),
+    "attempt": tried(lambda: (HERE.parent / "result.json").write_text("x")),
+    "harness": tried(lambda: (HERE.parent / "harness/run.py").write_text("x")),
+    "bundle": tried(lambda: (HERE / "mine").write_text("x")),
+    "elsewhere": tried(lambda: pathlib.Path("/tmp", MARK).write_text("x")),
+    "memory": tried(lambda: open(f"/proc/{{os.getppid()}}/mem", "rb")),
+    "descriptors": tried(lambda: os.listdir(f"/proc/{{os.getppid()}}/fd")),
+    "environment": tried(lambda: open(f"/proc/{{os.getppid()}}/environ").read()),
+    "signal": tried(lambda: os.kill(os.getppid(), signal.SIGSTOP)),
+    "back": tried(lambda: os.setuid(0)),
+}}
+print("told", json.dumps(answers), MARK)
+ready(); train(); serve()
+"""
+    )
+    assert ran.ending == ("done", ""), ran.output
+    assert ran.result["sandbox"] == "user"
+    assert ran.output.startswith("no sandbox of namespaces: ")
+    (line,) = (line for line in ran.output.splitlines() if line.startswith("| told "))
+    answers, mark = line.removeprefix("| told ").rsplit(" ", 1)
+    assert json.loads(answers) == {
+        "user": True,
+        "validation": "PermissionError",
+        "corpus": "FileNotFoundError",
+        "training": "True",
+        "attempt": "PermissionError",
+        "harness": "PermissionError",
+        "bundle": "1",
+        "elsewhere": "1",
+        "memory": "PermissionError",
+        "descriptors": "PermissionError",
+        "environment": "PermissionError",
+        "signal": "PermissionError",
+        "back": "PermissionError",
+    }
+    assert not Path("/tmp", mark).exists()
+
+
+def test_a_root_whose_files_no_other_user_can_reach_runs_it_unsandboxed(as_in_a_pod: Attempts) -> None:
+    (as_in_a_pod.directory).chmod(0o700)
+    ran = as_in_a_pod.evaluated(RUNS)
+    assert ran.ending == ("done", "")
+    assert ran.result["sandbox"] == "none"
+    assert "no sandbox of user: " in ran.output
