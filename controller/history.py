@@ -48,7 +48,7 @@ def past_wave(journal: Journal, tag: str, name: str) -> PastWave:
         for proposal, factors in reading.factors(journal, tag, name).items()
     )
     kept = any(row[0] == name for row in reading.kept(journal, tag))
-    return PastWave(wave.id, wave.base, designs, tuple(controls), kept)
+    return PastWave(wave.id, wave.base, designs, tuple(controls), kept, tuple(reading.refusals(journal, tag, name)))
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:

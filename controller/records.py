@@ -81,6 +81,18 @@ CANDIDATE_FAILURES = frozenset(label for label in Label if not label.infrastruct
 """The labels that are results: they say something about the candidate."""
 
 
+class Objection(StrEnum):
+    """Why a proposal, or a cell of it, was refused before it cost any cluster time."""
+
+    EDIT = "edit"
+    """What it sets is not there to be set, or not so."""
+    SYNTAX = "syntax"
+    ASSERTION = "assertion"
+    NO_OP = "no_op"
+    DUPLICATE = "duplicate"
+    MEMORY = "memory"
+
+
 class Design(StrEnum):
     """How the levels of a proposal's factors are combined into cells."""
 
@@ -136,6 +148,16 @@ class Proposal:
     design: Design = Design.FULL
     edit: str | None = None
     predicted: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A proposal, or a cell of one, that never became experiments: its label, and why in a sentence."""
+
+    name: str
+    hypothesis: str
+    reason: str
+    label: Objection
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ def details(journal: Journal, tag: str, name: str) -> dict[str, Any]:
     if name in reading.waves(journal, tag):
         wave = reading.wave(journal, tag, name)
         decisions = [asdict(decision) for decision in reading.decisions(journal, tag, wave=name)]
-        refusals = reading.refusals(journal, tag, name)
+        refusals = [asdict(refusal) for refusal in reading.refusals(journal, tag, name)]
         return {**asdict(wave), "decisions": decisions, "refusals": refusals}
     try:
         candidate = reading.candidate(journal, tag, name)

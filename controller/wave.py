@@ -14,12 +14,11 @@ from controller import designs
 from controller.backends import Bundle
 from controller.bundles import Bundler
 from controller.clock import Clock
-from controller.edits import model_digest, read_knobs, refusal, set_knobs
+from controller.edits import SourceError, model_digest, read_knobs, refusal, set_knobs
 from controller.history import earlier_blocks, history
 from controller.journal import (
     ConfirmationPlanned,
     Journal,
-    Refusal,
     WaveDecided,
     WaveDesigned,
     WaveEnded,
@@ -35,7 +34,9 @@ from controller.records import (
     Experiment,
     Knobs,
     NothingRan,
+    Objection,
     Proposal,
+    Refusal,
     Role,
     Tier,
     UserError,
@@ -107,18 +108,22 @@ async def design(study: Study, proposer: Proposer, request: Request) -> Design:
     cells: list[Cell] = []
     refusals: list[Refusal] = []
     models = dict(tried)
+    tiers = [study.workspace.settings.accelerators(tier) for tier in Tier]
     for name, proposal in named.items():
         try:
-            found = _cells_of(name, proposal, source, incumbent, models)
+            found = _cells_of(name, proposal, source, incumbent)
         except (UserError, ValueError) as error:  # its edit doesn't parse, or lacks a knob that it wants to set
-            refusals.append(Refusal(proposal.name, proposal.hypothesis, str(error)))
+            label = Objection.SYNTAX if isinstance(error, SourceError) else Objection.EDIT
+            refusals.append(Refusal(proposal.name, proposal.hypothesis, str(error), label))
             continue
-        for cell, reason in found:
-            if reason is None:
+        for cell in found:
+            objected = refusal(cell.source, source, models, tiers)
+            if objected is None:
                 models[cell.model] = "another cell of this wave"
                 cells.append(cell)
             elif cell.model != model_digest(source):  # the cell that is the incumbent runs as its control
-                refusals.append(Refusal(f"{proposal.name}: {describe(cell.knobs)}", proposal.hypothesis, reason))
+                label, reason = objected
+                refusals.append(Refusal(f"{proposal.name}: {describe(cell.knobs)}", proposal.hypothesis, reason, label))
     if not cells:
         why = f": {refusals[0].reason}" if refusals else ""
         if proposer.name == Person.name and refusals:
@@ -129,9 +134,7 @@ async def design(study: Study, proposer: Proposer, request: Request) -> Design:
     return Design(named, tuple(cells), tuple(refusals), base)
 
 
-def _cells_of(
-    name: str, proposal: Proposal, source: str, incumbent: Knobs, models: Mapping[str, str]
-) -> list[tuple[Cell, str | None]]:
+def _cells_of(name: str, proposal: Proposal, source: str, incumbent: Knobs) -> list[Cell]:
     edited = source if proposal.edit is None else proposal.edit
     found = []
     for levels in designs.cells(proposal.design, proposal.factors, incumbent):
@@ -142,8 +145,7 @@ def _cells_of(
             for knob, value in read_knobs(text).items()
             if knob not in incumbent or repr(incumbent[knob]) != repr(value)
         }
-        cell = Cell(name, knobs, text, model_digest(text))
-        found.append((cell, refusal(text, source, models)))
+        found.append(Cell(name, knobs, text, model_digest(text)))
     return found
 
 

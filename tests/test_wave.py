@@ -10,7 +10,7 @@ from controller.backends import Bundle
 from controller.bundles import bundler
 from controller.clock import VirtualClock
 from controller.edits import read_knobs
-from controller.history import history
+from controller.history import history, past_wave
 from controller.journal import Journal, WaveDecided, WaveEnded, reading
 from controller.keep import claim_of
 from controller.proposers import Person
@@ -21,6 +21,7 @@ from controller.records import (
     Knobs,
     Label,
     NothingRan,
+    Objection,
     Proposal,
     Role,
     Tier,
@@ -89,7 +90,9 @@ async def test_a_model_that_was_tried_in_an_earlier_wave_is_refused_by_name(stud
         await wave_of(study, factors(RATE=(0.7,)))
     wave = await wave_of(study, factors(RATE=(0.7, 0.8)))
     (refused,) = reading.refusals(study.journal, "mar5", wave)
-    assert "c0001" in refused["reason"]
+    assert "c0001" in refused.reason
+    assert refused.label is Objection.DUPLICATE
+    assert past_wave(study.journal, "mar5", wave).refusals == (refused,), "the next proposer is told"
 
 
 async def test_the_order_comes_from_the_seed_and_from_nothing_else(tmp_path: Path) -> None:
@@ -358,7 +361,7 @@ async def test_an_edit_that_is_no_python_is_refused_and_the_others_run(study: St
     good = Proposal("good", "a new idea", (), edit=TRAIN.replace("** 2", "** 4"))
     wave = await wave_of(study, broken, lacking, twice, unkept, good)
     assert len([one for one in experiments(study, wave) if one.role is Role.CELL]) == 1
-    reasons = {row["name"]: row["reason"] for row in reading.refusals(study.journal, "mar5", wave)}
+    reasons = {one.name: one.reason for one in reading.refusals(study.journal, "mar5", wave)}
     assert "change the file so that Python can parse it" in reasons["broken"]
     assert "there is no knob DEPTH" in reasons["lacking"]
     assert "listed as a factor twice" in reasons["twice"]

@@ -75,6 +75,13 @@ SHORT_WINDOW = SEQUENCE_LENGTH // SHORT_WINDOW_DIVISOR
 TOKENS_PER_PASS = DEVICE_BATCH_SIZE * SEQUENCE_LENGTH
 PASSES_PER_STEP = TOTAL_BATCH_SIZE // TOKENS_PER_PASS
 
+# Accelerator memory that training takes at least: what the backward pass needs of each block in bfloat16, logits over
+# 8,192 tokens with their gradient, and the matrices with gradient and momentum. By hand, not measured.
+MEMORY_GIB = (
+    TOKENS_PER_PASS * (2 * (6 + MLP_RATIO) * MODEL_DIM * DEPTH + 8 * 8192)
+    + 12 * DEPTH * (4 + 2 * MLP_RATIO) * MODEL_DIM**2
+) / 2**30
+
 assert DEPTH >= 1 and MODEL_DIM >= HEAD_DIM, "a model needs at least one block and one head"
 assert HEAD_DIM >= 2 and HEAD_DIM % 2 == 0, "rotary embeddings turn pairs: HEAD_DIM must be even"
 assert len(WINDOW_PATTERN) >= 1 and set(WINDOW_PATTERN) <= set("SL"), "WINDOW_PATTERN is made of S and L"

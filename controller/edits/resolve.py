@@ -51,6 +51,14 @@ def resolve(source: str, values: Knobs = _NO_VALUES) -> dict[str, Value]:
     return _effective(source, _take_apart(source, values))
 
 
+def stated(source: str, name: str) -> Value:
+    """What the static constant `name` is, whether or not the program uses it; None where there is none.
+
+    Raises as `resolve` does.
+    """
+    return _take_apart(source, _NO_VALUES).constants.get(name)
+
+
 def model_digest(source: str, values: Knobs = _NO_VALUES) -> str:
     """A hex digest that two files share if they are two spellings of one model.
 

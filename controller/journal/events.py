@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from controller.records import Attempt, Candidate, Cluster, Decision, Experiment, Label, Outcome, Proposal, Wave
+from controller.records import (
+    Attempt,
+    Candidate,
+    Cluster,
+    Decision,
+    Experiment,
+    Label,
+    Outcome,
+    Proposal,
+    Refusal,
+    Wave,
+)
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -31,15 +42,6 @@ class SettingsChanged:
 
     settings: Mapping[str, Any]
     kind: Literal["settings_changed"] = "settings_changed"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A proposal that never became experiments, and why."""
-
-    name: str
-    hypothesis: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

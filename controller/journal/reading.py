@@ -16,6 +16,8 @@ from controller.records import (
     Factor,
     Knobs,
     Label,
+    Objection,
+    Refusal,
     Role,
     Tier,
     Value,
@@ -264,11 +266,11 @@ def ending(journal: Journal, tag: str, attempt: str) -> dict[str, Any]:
     return {"label": label, "reason": reason, "timings": json.loads(timings)}
 
 
-def refusals(journal: Journal, tag: str, wave: str) -> list[dict[str, str]]:
-    """Proposals of a wave that never became experiments, and why."""
-    query = "SELECT name, hypothesis, reason FROM refusals WHERE study = ? AND wave = ? ORDER BY rowid"
+def refusals(journal: Journal, tag: str, wave: str) -> list[Refusal]:
+    """Proposals of a wave, and cells of them, that never became experiments, and why."""
+    query = "SELECT name, hypothesis, reason, label FROM refusals WHERE study = ? AND wave = ? ORDER BY rowid"
     rows = journal.db.execute(query, (tag, wave))
-    return [{"name": name, "hypothesis": hypothesis, "reason": reason} for name, hypothesis, reason in rows]
+    return [Refusal(name, hypothesis, reason, Objection(label)) for name, hypothesis, reason, label in rows]
 
 
 def hypotheses(journal: Journal, tag: str, *, wave: str | None = None) -> dict[str, tuple[str, str]]:

@@ -52,7 +52,8 @@ CREATE TABLE refusals (
     wave       TEXT NOT NULL,
     name       TEXT NOT NULL,
     hypothesis TEXT NOT NULL,
-    reason     TEXT NOT NULL
+    reason     TEXT NOT NULL,
+    label      TEXT NOT NULL
 );
 CREATE TABLE candidates (
     study     TEXT NOT NULL,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from controller.records import Factor, Knobs, Proposal
+from controller.records import Factor, Knobs, Proposal, Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,17 @@ class PastDesign:
 
 @dataclass(frozen=True, slots=True)
 class PastWave:
-    """An earlier wave. `base` is what the controls ran with, for every factor; `kept` whether a cell was kept."""
+    """An earlier wave. `base` is what the controls ran with, for every factor; `kept` whether a cell was kept.
+
+    `refusals` are what was proposed for it and never ran.
+    """
 
     id: str
     base: Knobs
     designs: tuple[PastDesign, ...]
     controls: tuple[float, ...]
     kept: bool
+    refusals: tuple[Refusal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

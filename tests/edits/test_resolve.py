@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.edits import broken_promise, model_digest, refusal, resolve, set_knobs
+from controller.records import Objection
 
 TRAIN = (Path(__file__).parents[2] / "train" / "train.py").read_text()
 SMALL = '''"""A model."""
@@ -33,7 +34,10 @@ def test_a_knob_that_acts_only_through_others_is_not_effective() -> None:
 def test_aspect_ratios_that_round_to_one_width_are_one_model(source: str) -> None:
     assert model_digest(source, {"ASPECT_RATIO": 90}) == model_digest(source, {"ASPECT_RATIO": 96})
     assert model_digest(source, {"ASPECT_RATIO": 90}) != model_digest(source)
-    assert refusal(set_knobs(source, {"ASPECT_RATIO": 60}), source, {}) == "it is the same model as the incumbent"
+    assert refusal(set_knobs(source, {"ASPECT_RATIO": 60}), source, {}) == (
+        Objection.NO_OP,
+        "it is the same model as the incumbent",
+    )
 
 
 @given(st.integers(1, 20), st.integers(1, 200), st.sampled_from([32, 64, 128]))
@@ -155,10 +159,34 @@ def test_preflight_says_why() -> None:
     other = set_knobs(SMALL, {"DEPTH": 4})
     assert refusal(other, SMALL, {}) is None
     assert refusal("A = (", SMALL, {}) == (
-        "it does not parse: line 1: '(' was never closed; change the file so that Python can parse it"
+        Objection.SYNTAX,
+        "it does not parse: line 1: '(' was never closed; change the file so that Python can parse it",
     )
     assert refusal(set_knobs(SMALL, {"DEPTH": 99}), SMALL, {}) == (
-        "it fails its own assertion: too wide (MODEL_DIM < 2048)"
+        Objection.ASSERTION,
+        "it fails its own assertion: too wide (MODEL_DIM < 2048)",
     )
-    assert refusal(SMALL, SMALL, {}) == "it is the same model as the incumbent"
-    assert refusal(other, SMALL, {model_digest(other): "c7"}) == "it is the same model as c7, which was tried before"
+    assert refusal(SMALL, SMALL, {}) == (Objection.NO_OP, "it is the same model as the incumbent")
+    assert refusal(other, SMALL, {model_digest(other): "c7"}) == (
+        Objection.DUPLICATE,
+        "it is the same model as c7, which was tried before",
+    )
+
+
+def test_a_candidate_that_no_accelerator_of_the_tier_can_hold_is_refused() -> None:
+    """By its own word, MEMORY_GIB, which is computed from its knobs."""
+    deep = set_knobs(TRAIN, {"DEPTH": 16})
+    assert refusal(deep, TRAIN, {}, [["H200"], ["H100"]]) == (
+        Objection.MEMORY,
+        "it takes at least 98 GiB of memory (MEMORY_GIB), H100 has 79",
+    )
+    for accelerators in (["H200"], ["H100", "H200"], ["H100", "a kind nobody knows"], []):
+        assert refusal(deep, TRAIN, {}, [accelerators]) is None
+    assert refusal(set_knobs(TRAIN, {"DEPTH": 10}), TRAIN, {}, [["H100"]]) is None
+    assert refusal(deep.replace("MEMORY_GIB", "THAT"), TRAIN, {}, [["H100"]]) is None, "it says nothing of its memory"
+    halved = set_knobs(deep, {"DEVICE_BATCH_SIZE": 64})
+    assert refusal(halved, TRAIN, {}, [["H100"]]) is None
+
+
+def test_what_a_file_says_of_its_memory_makes_it_no_other_model() -> None:
+    assert model_digest(TRAIN) == model_digest(TRAIN.replace("8 * 8192)", "16 * 8192)"))
