@@ -18,8 +18,8 @@ def refusal(
 ) -> tuple[Objection, str] | None:
     """Why this candidate must not run, as a label and a sentence about it; None if it may.
 
-    `incumbent` is the incumbent's file, `models` the candidate that each model tried so far was, by digest,
-    `tiers` the accelerators of each tier, of which one must hold it. Raises SourceError where the incumbent itself does not parse.
+    `incumbent` is the incumbent's file, `models` the candidate that each model tried so far was, by digest, `tiers` the
+    accelerators of each tier, of which one must hold it. Raises SourceError where the incumbent itself does not parse.
     """
     try:
         broken = broken_promise(source)
