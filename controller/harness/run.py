@@ -24,7 +24,7 @@ from .files import BUNDLE, Reporter
 from .fingerprint import files_below, fingerprint
 from .hardware import memory_bytes, observed_accelerator
 from .output import Output
-from .probes import Caught, Examination
+from .probes import Caught, Examination, Question
 from .processes import Watchdog, cpu_seconds, kill_descendants, peak_memory_bytes
 
 LOGITS_AT_ONCE = 2**22
@@ -82,6 +82,7 @@ class Run:
         self._watchdog: Watchdog | None = None
         self._pipes: list[int] = []
         self._sheet: tuple[Any, Any, Any] | None = None
+        self._portions: list[list[Question]] = []
 
     def check_code(self) -> None:
         """Raises Failure where the bundle is not the code that was asked for."""
@@ -133,6 +134,7 @@ class Run:
         with self._protocol():
             terms = {"type": "trial", "seed": self.job.seed, "device": device, "budget": vars(budget)}
             wire.send(to_trainer, terms)
+            self._portions = self._questions()  # while it gets ready, as later its clock runs
             ready, _ = wire.receive(from_trainer, limit=0)
             _expect(ready, "ready")
             self.hashes["model"] = hashlib.sha256(json.dumps(ready, sort_keys=True).encode()).hexdigest()
@@ -188,7 +190,6 @@ class Run:
             self.timings["evaluation"] = round(time.monotonic() - ended, 3)
             peak_memory = peak_memory_bytes(pid)
             wire.send(to_trainer, {"type": "done"})
-        self._settle()
         self.metrics = _reported(info if isinstance(info, dict) else {}) | {
             self.job.metric: bits_per_byte,
             "training_seconds": round(meter.seconds, 3),
@@ -282,6 +283,15 @@ class Run:
     def _protocol(self) -> _Protocol:
         return _Protocol(self)
 
+    def _questions(self) -> list[list[Question]]:
+        """All that will be asked, in portions whose answers can be held at once."""
+        from prepare.profile import CURRENT
+
+        assert self._sheet is not None
+        examination, targets, _ = self._sheet
+        portion = max(1, LOGITS_AT_ONCE // (targets.shape[1] * CURRENT.vocab_size))
+        return list(examination.portions(min(portion, len(targets))))
+
     def _score(self, to_trainer: int, from_trainer: int) -> float:
         import numpy as np
 
@@ -292,8 +302,7 @@ class Run:
         spent: list[float] = []
         examination, targets, score = self._sheet
         length = targets.shape[1]
-        portion = max(1, LOGITS_AT_ONCE // (length * CURRENT.vocab_size))
-        for questions in examination.portions(min(portion, len(targets))):
+        for questions in self._portions:
             rows = np.stack([question.tokens[:-1] for question in questions]).astype("<u2")
             shape = [len(rows), length, CURRENT.vocab_size]
             begin = cpu_seconds(self._trainer.pid)
