@@ -33,6 +33,7 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/local.py
+	$(BIN)/python bench/scoring.py
 	$(BIN)/python bench/probes.py
 
 clean:

@@ -7,6 +7,7 @@ asked for: the score does not depend on a batch size.
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 
 from prepare.profile import Profile
 
-CHUNK = 2**19
-"""Logits handled at a time: 4 MiB of float64 stay in the cache."""
+CHUNK = 2**16
+"""Logits handled at a time: 512 KiB of float64 stay in the cache."""
 
 
 class BadLogits(ValueError):
@@ -54,10 +55,11 @@ def _starts(profile: Profile, directory: Path) -> tuple[NDArray[np.uint16], NDAr
     return stream, np.arange(count) * last // max(1, count - 1)
 
 
-def cross_entropy(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
+def cross_entropy(logits: NDArray[np.float32], targets: NDArray[np.int64], threads: int = 1) -> NDArray[np.float64]:
     """-log softmax(logits)[target] in nats, [n, T], for raw float32 logits [n, T, V] and targets [n, T].
 
-    Raises BadLogits if shapes do not fit, the type is not float32, or any logit is NaN or infinite.
+    The logits may lie where somebody else goes on writing: whatever is read is read once. Raises BadLogits if shapes do
+    not fit, the type is not float32, or any logit is NaN or infinite.
     """
     if logits.ndim != 3 or logits.shape[:2] != targets.shape or logits.dtype != np.float32:
         raise BadLogits(f"logits {logits.dtype} {logits.shape} do not fit targets {targets.shape}")
@@ -67,16 +69,30 @@ def cross_entropy(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> ND
     flat, wanted = logits.reshape(-1, vocab_size), targets.reshape(-1)
     nats = np.empty(len(flat), np.float64)
     step = max(1, CHUNK // vocab_size)
-    for begin in range(0, len(flat), step):
-        chunk, chosen = flat[begin : begin + step], wanted[begin : begin + step]
-        top = chunk.max(axis=1, keepdims=True)
-        # A NaN is the maximum of its row and +inf its own; only -inf needs the minimum.
-        if not (np.isfinite(top).all() and np.isfinite(chunk.min())):
-            raise BadLogits("the model returned logits that are not finite")
-        shifted = np.subtract(chunk, top, dtype=np.float64)
-        target = shifted[np.arange(len(chunk)), chosen]
-        nats[begin : begin + step] = np.log(np.exp(shifted, out=shifted).sum(axis=1)) - target
+
+    def score(begin: int) -> None:
+        part = slice(begin, begin + step)
+        nats[part] = _surprise(flat[part].copy(), wanted[part])
+
+    if threads == 1:
+        for begin in range(0, len(flat), step):
+            score(begin)
+    else:  # numpy lets go of the interpreter meanwhile
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(score, range(0, len(flat), step)))
     return nats.reshape(targets.shape)
+
+
+def _surprise(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Nats, [n], for logits [n, V] that nobody else can reach."""
+    top = logits.max(axis=1, keepdims=True)
+    # A NaN is the maximum of its row and +inf its own; only -inf needs the minimum.
+    if not (np.isfinite(top).all() and np.isfinite(logits.min())):
+        raise BadLogits("the model returned logits that are not finite")
+    shifted = np.subtract(logits, top, dtype=np.float64)
+    target = shifted[np.arange(len(logits)), targets]
+    found: NDArray[np.float64] = np.log(np.exp(shifted, out=shifted).sum(axis=1)) - target
+    return found
 
 
 class Score:

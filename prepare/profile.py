@@ -74,8 +74,8 @@ TINY = Profile(
     },
 )
 
-# All logits cross a pipe to the evaluator: 2**19 tokens of 8192 float32 are 17 GB. How long that takes beside a GPU has
-# not been measured; the aim is under 5 % of the training time.
+# All logits go to the evaluator through shared memory: 2**19 tokens of 8192 float32 are 17 GB. `bench/scoring.py` shows
+# what that takes; a GPU's own share of it has not been measured. The aim is under 5 % of the training time.
 FULL = Profile(
     name="full",
     corpus="climbmix",

@@ -115,12 +115,17 @@ def answer(model: torch.nn.Module, device: str) -> Answer:
     """The model as a function from token rows to float32 logits, both in numpy."""
     import torch
 
-    def logits(rows: NDArray[np.uint16]) -> NDArray[np.float32]:
+    def logits(rows: NDArray[np.uint16], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         tokens = torch.from_numpy(rows.astype(np.int64)).to(device)
         # Not inference_mode: tensors cached during training may not be used again in it, nor the other way round.
         with torch.no_grad():
-            answered: NDArray[np.float32] = model(tokens).float().contiguous().cpu().numpy()
-        return answered
+            answered = model(tokens)
+            if out is None:
+                out = np.empty(answered.shape, np.float32)
+            if answered.shape != out.shape:
+                raise ValueError(f"the model answered {tuple(answered.shape)} where logits {out.shape} are asked")
+            torch.from_numpy(out).copy_(answered)
+        return out
 
     return logits
 

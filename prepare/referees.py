@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from prepare import dataset, evaluation, wire
 from prepare.block import format_block, mfu_percent
 from prepare.budget import Grant, Meter
+from prepare.memory import Memory
 from prepare.profile import CURRENT, Budget, Profile
 
 ENVIRONMENT = "AUTORESEARCH_TRIAL"
@@ -26,8 +26,12 @@ ENVIRONMENT = "AUTORESEARCH_TRIAL"
 ROWS_AT_ONCE_LOGITS = 2**25
 """How many logits a run by hand asks for at a time: 128 MiB of float32."""
 
-Answer = Callable[[NDArray[np.uint16]], NDArray[np.float32]]
-"""Tokens [n, T] in, raw logits [n, T, V] out."""
+
+class Answer(Protocol):
+    """A model as a function of numpy arrays."""
+
+    def __call__(self, rows: NDArray[np.uint16], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Tokens [n, T] in, raw logits [n, T, V] out: in `out` if it is given. Raises ValueError if they do not fit."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,12 @@ class Harness:
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self._read_fd, self._write_fd = read_fd, write_fd
+        self._memory: Memory | None = None
 
     def open(self, device: str) -> Terms:
         header, _ = self._receive("trial")
+        if "memory" in header:
+            self._memory = Memory(*header["memory"])
         return Terms(int(header["seed"]), str(header["device"]), Budget(**header["budget"]))
 
     def ready(self, description: Description) -> None:
@@ -94,10 +101,14 @@ class Harness:
             header, payload = self._receive("rows", "done")
             if header["type"] == "done":
                 return
-            logits = answer(np.frombuffer(payload, "<u2").reshape(header["rows"], header["length"]))
-            wire.send(
-                self._write_fd, {"type": "logits", "shape": list(logits.shape)}, logits.astype("<f4", copy=False).data
-            )
+            rows = np.frombuffer(payload, "<u2").reshape(header["rows"], header["length"])
+            if self._memory is not None:
+                shape = (*rows.shape, int(header["vocabulary"]))
+                answer(rows, self._memory.floats(header["at"], shape))
+                wire.send(self._write_fd, {"type": "logits", "shape": list(shape), "at": header["at"]})
+            else:
+                logits = answer(rows).astype("<f4", copy=False)
+                wire.send(self._write_fd, {"type": "logits", "shape": list(logits.shape)}, logits.data)
 
     def _receive(self, *expected: str) -> tuple[wire.Header, bytearray]:
         header, payload = wire.receive(self._read_fd)

@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+from .failure import Failure
 from .files import MARK, RESULT, write_json
 from .processes import adopt_orphans
-from .run import Failure, Job, Run
+from .run import Job, Run
 
 
 def main() -> None:

@@ -15,19 +15,18 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any, NoReturn
 
 from .containment import Contained, View, plan_for
 from .environment import passed_on
+from .failure import Failure
 from .files import BUNDLE, Reporter
 from .fingerprint import files_below, fingerprint
 from .hardware import memory_bytes, observed_accelerator
 from .output import Output
-from .probes import Caught, Examination, Question
 from .processes import Watchdog, cpu_seconds, kill_descendants, peak_memory_bytes
+from .scoring import Scoring
 
-LOGITS_AT_ONCE = 2**22
 EVALUATION_SECONDS = 300.0
 EVALUATION_SHARE = 0.25
 """Of the budget, in seconds or CPU seconds, that answering may take: who trains on meanwhile runs out of it."""
@@ -37,17 +36,7 @@ SETTLE_SHARE = 0.02
 SETTLE_LEAST = 0.25
 AHEAD = 0.25
 """By what fraction of its CPU seconds a trainer may be ahead of its tokens."""
-FIRST_ANSWER = (0.5, 4.0)
-"""CPU seconds, and multiples of the usual, that the first answer may take."""
 GRACE_SECONDS = 5.0
-
-
-class Failure(Exception):
-    """The attempt ended without a score: a label of the controller's tree, and why."""
-
-    def __init__(self, label: str, reason: str) -> None:
-        super().__init__(reason)
-        self.label = label
 
 
 @dataclass(frozen=True)
@@ -81,8 +70,7 @@ class Run:
         self._output: Output | None = None
         self._watchdog: Watchdog | None = None
         self._pipes: list[int] = []
-        self._sheet: tuple[Any, Any, Any] | None = None
-        self._portions: list[list[Question]] = []
+        self._scoring: Scoring | None = None
 
     def check_code(self) -> None:
         """Raises Failure where the bundle is not the code that was asked for."""
@@ -97,9 +85,7 @@ class Run:
         sys.dont_write_bytecode = True
         # All that the score depends on, code and rows, is loaded before the trainer starts, which could write to it.
         try:
-            import numpy as np
-
-            from prepare import block, corpus, dataset, evaluation, wire  # noqa: F401
+            from prepare import block, corpus, dataset, wire  # noqa: F401
             from prepare.budget import Meter
             from prepare.profile import CURRENT
 
@@ -107,10 +93,7 @@ class Run:
             if not directory.exists():
                 raise Failure("setup_failed", "the data is not prepared on this cluster; run `python -m prepare`")
             self.hashes |= dataset.hashes()
-            score = evaluation.Score(np.load(directory / "token_bytes.npy"))
-            random = np.random.default_rng(int.from_bytes(os.urandom(16), "big"))
-            sheet, spare = evaluation.rows(CURRENT, directory), evaluation.between(CURRENT, directory)
-            self._sheet = (Examination(*sheet, spare, CURRENT.vocab_size, random), sheet[1], score)
+            self._scoring = scoring = Scoring()
         except ImportError as error:
             raise Failure("setup_failed", f"prepare/ can't be imported: {error}") from None
         except (OSError, ValueError, KeyError) as error:
@@ -133,8 +116,9 @@ class Run:
         self.budget = ", ".join(spent_on + ([f"{budget.cpu_seconds:g} CPU s"] if budget.cpu_seconds else []))
         with self._protocol():
             terms = {"type": "trial", "seed": self.job.seed, "device": device, "budget": vars(budget)}
-            wire.send(to_trainer, terms)
-            self._portions = self._questions()  # while it gets ready, as later its clock runs
+            wire.send(to_trainer, terms | scoring.terms)
+            scoring.close()
+            scoring.prepare()  # while it gets ready, as later its clock runs
             ready, _ = wire.receive(from_trainer, limit=0)
             _expect(ready, "ready")
             self.hashes["model"] = hashlib.sha256(json.dumps(ready, sort_keys=True).encode()).hexdigest()
@@ -186,7 +170,7 @@ class Run:
             self.scoring = True
             assert self._output is not None
             self._output.silence()  # Whoever writes the next train.py reads the log: no row may come into it.
-            bits_per_byte = self._score(to_trainer, from_trainer)
+            bits_per_byte = scoring.score(to_trainer, from_trainer, pid)
             self.timings["evaluation"] = round(time.monotonic() - ended, 3)
             peak_memory = peak_memory_bytes(pid)
             wire.send(to_trainer, {"type": "done"})
@@ -265,7 +249,9 @@ class Run:
         if view is not None:
             environment["HOME"] = str(scratch)
         kinds = [] if view is None else ["namespaces", "user"]
-        command, passed = [sys.executable, self.job.edit], (theirs_in, theirs_out)
+        command, passed = [sys.executable, self.job.edit], [theirs_in, theirs_out]
+        if self._scoring is not None and self._scoring.shared is not None:
+            passed.append(self._scoring.shared)
         memory = memory_bytes() // 2 if self.accelerator == "CPU" else None  # CUDA reserves more than it uses
         plan = plan_for(view or View(), command, self.root, memory, passed)
         self._trainer = Contained(plan, [*kinds, "none"], environment)
@@ -282,53 +268,6 @@ class Run:
 
     def _protocol(self) -> _Protocol:
         return _Protocol(self)
-
-    def _questions(self) -> list[list[Question]]:
-        """All that will be asked, in portions whose answers can be held at once."""
-        from prepare.profile import CURRENT
-
-        assert self._sheet is not None
-        examination, targets, _ = self._sheet
-        portion = max(1, LOGITS_AT_ONCE // (targets.shape[1] * CURRENT.vocab_size))
-        return list(examination.portions(min(portion, len(targets))))
-
-    def _score(self, to_trainer: int, from_trainer: int) -> float:
-        import numpy as np
-
-        from prepare import evaluation, wire
-        from prepare.profile import CURRENT
-
-        assert self._sheet is not None and self._trainer is not None
-        spent: list[float] = []
-        examination, targets, score = self._sheet
-        length = targets.shape[1]
-        for questions in self._portions:
-            rows = np.stack([question.tokens[:-1] for question in questions]).astype("<u2")
-            shape = [len(rows), length, CURRENT.vocab_size]
-            begin = cpu_seconds(self._trainer.pid)
-            wire.send(to_trainer, {"type": "rows", "rows": len(rows), "length": length}, rows.data)
-            header, payload = wire.receive(from_trainer, limit=4 * math.prod(shape))
-            spent.append(cpu_seconds(self._trainer.pid) - begin)
-            answered = (header.get("type"), header.get("shape"), len(payload))
-            if answered != ("logits", shape, 4 * math.prod(shape)):
-                raise Failure("tampered", f"it answered with something else where logits of shape {shape} were asked")
-            logits = np.frombuffer(payload, "<f4").reshape(shape)
-            try:
-                nats = evaluation.cross_entropy(logits, np.stack([examination.targets_of(one) for one in questions]))
-            except evaluation.BadLogits as error:
-                raise Failure("diverged", str(error)) from None
-            for question, answer in zip(questions, nats, strict=True):
-                examination.answer(question, answer)
-        if CURRENT.budget.cpu_seconds is not None and spent[0] > FIRST_ANSWER[0] + FIRST_ANSWER[1] * median(spent[1:]):
-            raise Failure("overtime", f"its first answer took {spent[0]:.1f} CPU s, the others {median(spent[1:]):.1f}")
-        try:
-            examination.conclude()
-        except Caught as caught:
-            raise Failure(caught.label, str(caught)) from None
-        score.add_nats(examination.nats, targets)
-        if score.bits_per_byte < CURRENT.floor:
-            raise Failure("implausible", f"{score.bits_per_byte:.6f} bits per byte are fewer than any model can reach")
-        return float(score.bits_per_byte)
 
     def _settle(self) -> None:
         """Give the trainer a moment to end by itself, so that its last words reach the log."""

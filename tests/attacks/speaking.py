@@ -7,6 +7,27 @@ from __future__ import annotations
 
 from tests.attacks.attack import Attack
 
+SHARES = """
+import mmap
+_ready = ready
+def ready():
+    global MEMORY
+    _ready()
+    descriptor, size = TERMS["memory"]
+    MEMORY = np.frombuffer(mmap.mmap(descriptor, size), "<f4")
+
+def serve_shared(shift=0):
+    say({"type": "serve", "info": {}})
+    while True:
+        header, payload = hear()
+        if header["type"] == "done":
+            return
+        logits = TABLE[np.frombuffer(payload, "<u2").reshape(header["rows"], header["length"])]
+        MEMORY[header["at"] // 4 :][: logits.size] = logits.ravel()
+        say({"type": "logits", "shape": list(logits.shape), "at": header["at"] + shift})
+"""
+"""The SPEAKER, its answers in the memory that it shares with the harness."""
+
 CLAIMS = {
     "prints a score and ends": Attack("print('val_bpb: 0.5')", "no_score"),
     "prints a score and the block and goes on": Attack(
@@ -164,6 +185,31 @@ say({"type": "logits", "shape": [header["rows"], header["length"], 512]}, b"\\0"
     "answers minus infinity": Attack("ready(); train(); serve(lambda t: np.full_like(TABLE[t], -np.inf))", "diverged"),
     "answers the largest numbers there are": Attack(
         "ready(); train(); serve(lambda t: np.sign(TABLE[t]) * np.float32(3.4e38))", "no_gain"
+    ),
+    # The harness reads what it checks and scores from memory that the trainer can write to.
+    "changes its answer while it is scored": Attack(
+        SHARES
+        + """
+def flicker():
+    while True:
+        MEMORY[:] = np.nan
+        MEMORY[:] = 1e4
+import threading
+ready(); train()
+threading.Thread(target=flicker, daemon=True).start()
+serve_shared()
+""",
+        "no_gain diverged drift leak",
+    ),
+    "takes the shared memory away": Attack(
+        SHARES + "ready(); train()\n"
+        "for size in (0, 2**40):\n    try: os.ftruncate(TERMS['memory'][0], size)\n    except OSError: pass\n"
+        "serve_shared()",
+        "no_gain",
+    ),
+    "answers from another place of the shared memory": Attack(
+        SHARES + "ready(); train(); serve_shared(shift=4)",
+        "tampered",
     ),
     "answers with numbers of double length": Attack(
         "ready(); train(); serve(lambda t: TABLE[t].astype('<f8'))", "tampered"
