@@ -7,6 +7,7 @@ there: `finish` does the same for a new wave and for one that an earlier control
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -252,6 +253,7 @@ def _decide(study: Study, wave: Wave) -> None:
     now = study.now
     results = reading.results_of(study.journal, study.tag, wave=wave.id)
     refused = refused_by_gates(study.journal, study.tag, wave.id, Tier.CONFIRMATION)
+    refused |= foreseeing(study.journal, study.tag, wave.id)
     rules = Rules(now.metric, now.minimize, study.workspace.settings.min_effect, names(study, wave), refused)
     decisions = decide(wave.id, results, earlier_blocks(study, wave), wave.incumbent, rules)
     study.journal.record(study.tag, WaveDecided(wave.id, tuple(decisions)))
@@ -264,6 +266,24 @@ def refused_by_gates(journal: Journal, tag: str, wave: str, tier: Tier) -> dict[
         return {}
     measured = {row["experiment"]: row["metrics"] for row in export.results(journal, tag) if row["wave"] == wave}
     return gate_failures(reading.results_of(journal, tag, wave=wave), measured, gates, tier)
+
+
+def foreseeing(journal: Journal, tag: str, wave: str) -> dict[str, str]:
+    """The candidates of `wave` whose runs prove together that they look ahead, where none does alone, and how strongly.
+
+    What bets on drawn tokens have gained in each run multiplies, so its logarithms add up, and the same bound holds.
+    """
+    from controller.harness.probes import EVIDENCE
+
+    together: dict[str, float] = defaultdict(float)
+    for row in export.results(journal, tag):
+        if row["wave"] == wave and row["metrics"]:
+            together[row["candidate"]] += row["metrics"].get("leak_evidence", 0.0)
+    return {
+        candidate: f"leak, its runs together foresee tokens that were drawn at random (evidence {evidence:.0f} nats)"
+        for candidate, evidence in together.items()
+        if evidence > EVIDENCE
+    }
 
 
 def _end(study: Study, wave: Wave) -> None:

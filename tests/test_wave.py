@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from controller.bundles import bundler
 from controller.clock import VirtualClock
 from controller.edits import read_knobs
 from controller.history import history, past_wave
-from controller.journal import Journal, WaveDecided, WaveEnded, reading
+from controller.journal import AttemptEnded, Event, Journal, WaveDecided, WaveEnded, reading
 from controller.keep import claim_of
 from controller.proposers import Person
 from controller.records import (
@@ -219,6 +220,33 @@ async def test_a_gate_refuses_what_is_better_in_screening_and_in_confirmation_an
     past = history(study)[0]
     assert sorted(round(cast(float, cell.score), 2) for cell in past.designs[0].cells) == [1.0, 1.02, 1.03], "all teach"
     study.journal.close()
+
+
+async def test_a_candidate_that_looks_ahead_too_little_for_one_run_is_refused_for_all_of_them(study: Study) -> None:
+    class Foresees(Answers):
+        def _events_of(self, experiment: Experiment) -> list[Event]:
+            changed = reading.candidate(self._study.journal, "mar5", experiment.candidate).knobs
+            evidence = {0.9: 4.0, 0.8: 3.0}.get(cast(float, changed.get("RATE", 0.0)), -2.5)
+            return [
+                replace(
+                    event,
+                    outcome=replace(event.outcome, metrics={**event.outcome.metrics, "leak_evidence": evidence}),
+                )
+                if isinstance(event, AttemptEnded)
+                else event
+                for event in super()._events_of(experiment)
+            ]
+
+    wave = await wave_of(study, factors(RATE=(0.9, 0.8)))
+    means = {0.9: 1.0, 0.8: 1.02}
+    scheduler = Foresees(study, lambda knobs, one: means.get(cast(float, knobs["RATE"]), 1.04) + one.seed % 7 / 1e4)
+    past = reading.wave(study.journal, "mar5", wave)
+    await finish(study, past, cast(Scheduler, scheduler), bundler(study.workspace))
+    verdicts = {one.candidate: one for one in reading.decisions(study.journal, "mar5", wave=wave)}
+    names = {reading.candidate(study.journal, "mar5", name).knobs["RATE"]: name for name in verdicts}
+    assert verdicts[names[0.9]].verdict is Verdict.DISCARD
+    assert "leak, its runs together foresee" in verdicts[names[0.9]].sentence
+    assert study.incumbent.id == names[0.8], "4 runs of 3 nats are no proof"
 
 
 async def test_the_incumbent_need_not_pass_the_gates(tmp_path: Path) -> None:

@@ -179,6 +179,7 @@ class Run:
             "training_seconds": round(meter.seconds, 3),
             "training_cpu_seconds": round(meter.cpu_seconds, 3),
             "peak_memory_mb": round(peak_memory / 2**20, 1),
+            "leak_evidence": round(scoring.leak_evidence, 2),
             "total_seconds": round(time.monotonic() - begin, 3),
             "total_tokens_M": meter.tokens / 1e6,
             "num_steps": float(meter.steps),
@@ -222,7 +223,7 @@ class Run:
         shown = {
             name: int(value) if (value == int(value) and name not in FORMATS) or name == "num_steps" else value
             for name, value in self.metrics.items()
-            if name not in ("flops_per_token", "training_cpu_seconds", "peak_memory_mb")
+            if name not in ("flops_per_token", "training_cpu_seconds", "peak_memory_mb", "leak_evidence")
         }
         return format_block(shown)
 

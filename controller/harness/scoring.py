@@ -95,6 +95,11 @@ class Scoring:
             raise Failure("implausible", f"{found:.6f} bits per byte are fewer than any model can reach")
         return found
 
+    @property
+    def leak_evidence(self) -> float:
+        """The log of how much likelier than chance the trainer foresaw what it could not know; see probes.py."""
+        return self._examination.evidence
+
     def _shape(self, number: int) -> tuple[int, int, int]:
         return len(self._portions[number]), self._profile.sequence_length, self._profile.vocab_size
 
