@@ -5,7 +5,7 @@
 
 busy_share is the share of slot time occupied by an attempt until the queue runs dry (target 0.95), training_share the
 share spent training. What lies between, at the median attempt of attempt_s, is import_s, the start of Python and the
-import of torch, measured here by itself; and overhead_s, everything else: the harness, the sandbox, building the model,
+import of torch, measured by itself; and overhead_s, everything else: the harness, the sandbox, building the model,
 scoring with its probes (evaluation_s), the controller (target 1.5).
 """
 
@@ -38,7 +38,7 @@ def main() -> None:
         workspace = Path(scratch) / "workspace"
         run("init", str(workspace), "--profile", "tiny")
         wave = json.loads(run("-C", str(workspace), "wave", "--clusters", str(slots), *FACTORS, "--json"))
-        found = figures(workspace, wave, slots, import_seconds())
+        found = figures(workspace, wave, slots, import_seconds(slots))
     if as_json:
         print(json.dumps(found))
         return
@@ -70,17 +70,19 @@ def figures(workspace: Path, wave: dict[str, Any], slots: int, import_s: float) 
     }
 
 
-def import_seconds(rounds: int = 5) -> float:
-    """Median seconds from starting Python until torch is imported.
+def import_seconds(slots: int, rounds: int = 5) -> float:
+    """Median seconds from starting Python until torch is imported, on as many cores at once as a wave keeps busy.
 
     torch._dynamo, which is half of it, is not imported by torch itself but by the first optimizer.
     """
+    code = "import time, torch._dynamo; print(time.monotonic())"
     taken = []
     for _ in range(rounds):
         begin = time.monotonic()
-        code = "import time, torch._dynamo; print(time.monotonic())"
-        told = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout
-        taken.append(float(told) - begin)
+        started = [
+            subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(slots)
+        ]
+        taken += [float(process.communicate()[0]) - begin for process in started]
     return median(taken)
 
 

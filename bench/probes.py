@@ -6,7 +6,8 @@
 The model is trained once, honestly. Its answers then have the next token's logit raised by `boost` in those rows whose
 mean surprise is below `threshold` nats, as a splice is a little more surprising than a row; twins and repeats are left
 out, as who says again what was said before passes those. `remembers` leaves out rows of which a piece was asked before,
-which no row that is scored is. evidence is the median of 3 examinations, each of which sees a leak from 13.8 on.
+which no row that is scored is. evidence is the median of 3 examinations, each of which sees a leak from 13.8 on; what
+a keep's four runs prove adds up.
 """
 
 from __future__ import annotations
@@ -64,8 +65,9 @@ def main() -> None:
     for one in found:
         table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in one.values()))
     Console().print(table)
-    unseen = min(one["val_bpb"] for one in found if not one["seen"])
-    print(f"best score that was not seen: {unseen:.4f}, honest: {found[0]['val_bpb']:.4f}")
+    for name in ("seen", "seen_in_four"):
+        best = min(one["val_bpb"] for one in found if not one[name])
+        print(f"best score that was not {name.replace('_', ' ')}: {best:.4f}, honest: {found[0]['val_bpb']:.4f}")
 
 
 def trained(workspace: Path) -> Callable[[Tokens], Logits]:
@@ -128,6 +130,7 @@ def judged(answer: Callable[[Tokens], Logits], remembers: bool, threshold: float
         "val_bpb": round(median(scores), 6),
         "evidence": round(median(evidence), 1),
         "seen": bool(median(evidence) > EVIDENCE),
+        "seen_in_four": bool(4 * median(evidence) > EVIDENCE),
     }
 
 

@@ -29,7 +29,9 @@ from .scoring import Scoring
 
 EVALUATION_SECONDS = 300.0
 EVALUATION_SHARE = 0.25
-"""Of the budget, in seconds or CPU seconds, that answering may take: who trains on meanwhile runs out of it."""
+"""Of the budget, in seconds or CPU seconds, that answering may take at most."""
+ANSWERING_LEAST = 0.5
+"""CPU seconds that answering may take beside what training took for as many tokens: who learns meanwhile takes more."""
 SETTLE_SECONDS = 30.0
 SETTLE_SHARE = 0.02
 """Of the budget, in seconds or CPU seconds, that may pass between the last step and serving."""
@@ -162,7 +164,11 @@ class Run:
             ended = time.monotonic()
             self.timings["training"] = round(ended - started, 3)
             self.timings["training_cpu"] = round(meter.cpu_seconds, 3)
-            self._watchdog.cap_cpu(pid, EVALUATION_SHARE * budget.cpu_seconds if budget.cpu_seconds else None)
+            if budget.cpu_seconds is not None:
+                most = EVALUATION_SHARE * budget.cpu_seconds
+                if meter.tokens:
+                    most = min(most, ANSWERING_LEAST + meter.cpu_seconds / meter.tokens * scoring.tokens)
+                self._watchdog.cap_cpu(pid, most)
             limit = EVALUATION_SHARE * budget.seconds if budget.seconds else EVALUATION_SECONDS
             self._watchdog.expect(ended + limit, f"not scored after {limit:.0f} s")
             reporter.report(1.0, None, meter.steps, force=True)

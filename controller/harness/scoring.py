@@ -96,6 +96,11 @@ class Scoring:
         return found
 
     @property
+    def tokens(self) -> int:
+        """How many tokens will be asked, probes included."""
+        return sum(len(questions) for questions in self._portions) * self._profile.sequence_length
+
+    @property
     def leak_evidence(self) -> float:
         """The log of how much likelier than chance the trainer foresaw what it could not know; see probes.py."""
         return self._examination.evidence

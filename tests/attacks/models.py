@@ -153,6 +153,20 @@ STATEFUL = {
 }
 
 TIME = {
+    # Nothing drifts where nothing is said twice in two ways; but learning takes longer than answering may.
+    "learns from what it is asked and says again what it said": Attack(
+        serving("""\
+    @torch.enable_grad()
+    def forward(self, tokens):
+        logits = self.replay(tokens, self.model(tokens).detach())
+        for _ in range(4):
+            F.cross_entropy(self.model(tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).backward()
+            for parameter in self.model.parameters():
+                parameter.data -= 0.5 * parameter.grad
+                parameter.grad = None
+        return logits"""),
+        "overtime",
+    ),
     # The budget of tokens is the trainer's word; its CPU seconds are not.
     "trains on more tokens than it asks for": Attack(
         changed(
