@@ -9,6 +9,7 @@ import errno
 import json
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,13 @@ _REMEDIES = {
 
 class _Group(click.Group):
     """Ends every command with a sentence and an exit code instead of a traceback."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None and (close := get_close_matches(args[0], self.commands)):
+            ctx.fail(f"There is no command {args[0]!r}, but {' and '.join(close)}")
+        return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:

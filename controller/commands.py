@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from controller.wave import Design
     from controller.workspace import Workspace
 
+FIXED = ("prepare", "prepare.py")
+"""What a workspace's train.py stands on, as far as research leaves it alone."""
+
 CELLS = 12
 """Cells a proposer is asked for at least: enough for a screen of eleven factors."""
 
@@ -72,8 +75,11 @@ def run_wave(start: Path, options: WaveOptions, console: Console, as_json: bool)
         except UserError as error:
             raise UserError(f"{error}{_elsewhere(workspace, journal, tag)}") from None
         journal = journal or opened()
-        if workspace.repository.is_dirty(workspace.edit):
-            say(f"{workspace.edit} has uncommitted changes, which are not used: the committed version is")
+        changed = [path for path in (workspace.edit, *FIXED) if workspace.repository.is_dirty(path)]
+        if changed:
+            used = "versions are" if len(changed) > 1 else "version is"
+            has = "have" if len(changed) > 1 else "has"
+            say(f"{' and '.join(changed)} {has} uncommitted changes, which are not used: the committed {used}")
             if branch_name(tag) == workspace.repository.current_branch():
                 say("they are on the study's own branch, which a winner moves: `git switch -c NAME` keeps them apart")
         stack.enter_context(study_lock(workspace.directory, tag))

@@ -48,9 +48,8 @@ def study_lines(journal: Journal, tag: str, running: bool) -> list[str]:
         lines.append(f"{name:<10} {standing['candidate']} {standing['commit'][:10]}  {study.metric} {score}")
     total = sum(counts.values())
     spelled = ", ".join(f"{number} {status}" for status, number in counts.items())
-    lines.append(
-        f"{total} experiments in {len(reading.waves(journal, tag))} waves" + (f": {spelled}" if spelled else "")
-    )
+    waves = len(reading.waves(journal, tag))
+    lines.append(f"{total} experiments in {waves} wave{'s' * (waves != 1)}" + (f": {spelled}" if spelled else ""))
     if state["health"]["unfinished_wave"] and not running:
         lines.append(f"wave {state['health']['unfinished_wave']} is unfinished; `autoresearch wave` goes on with it")
     if state["health"]["self_reported"]:

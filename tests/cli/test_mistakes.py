@@ -22,6 +22,8 @@ MISTAKES = [
     (("wave", "--clusters", "many"), "invalid value for '--clusters': 'many' is not a valid integer"),
     (("wave", "--clusters", "1.5"), "invalid value for '--clusters': '1.5' is not a valid integer"),
     (("wave",), "missing option '--clusters'"),
+    (("wvae", "--clusters", "2"), "there is no command 'wvae', but wave; see"),
+    (("frobnicate",), "no such command 'frobnicate'; see"),
     ((*WAVE, "--seed", "-1"), "invalid value for '--seed'"),
     ((*WAVE, "--factor", "RAET=0.1"), "there is no knob RAET: did you mean RATE?"),
     ((*WAVE, "--factor", "rate=0.1"), "'rate=0.1' is not a factor"),

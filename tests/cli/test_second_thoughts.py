@@ -85,6 +85,16 @@ def test_uncommitted_changes_on_the_study_s_own_branch_are_pointed_out(ran: Path
     assert "a winner moves" in said[1]
 
 
+def test_uncommitted_changes_of_what_is_fixed_are_pointed_out_as_well(foreign: Path, run_process: Command) -> None:
+    commit(foreign, {"prepare.py": "SIZE = 1\n"})
+    for name in ("train.py", "prepare.py"):
+        (foreign / name).write_text((foreign / name).read_text() + "# mine\n")
+    said = run_process("wave", "--clusters", "1", "--factor", "RATE=0.3", cwd=foreign).out.splitlines()
+    assert said[0] == (
+        "train.py and prepare.py have uncommitted changes, which are not used: the committed versions are"
+    )
+
+
 def test_a_train_py_that_ignores_its_seed_keeps_nothing(foreign: Path, run_process: Command) -> None:
     commit(foreign, {"train.py": 'RATE = 0.5\nprint(f"val_bpb: {RATE}")\n'})
     done = run_process(*WAVE, "RATE=0.3", cwd=foreign)
