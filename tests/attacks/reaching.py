@@ -181,7 +181,7 @@ with open("big", "wb") as file:
     while True:
         file.write(bytes(2**24))
 """,
-        "crash",
+        "crash overtime",
     ),
     # Shared memory counts to nobody's data segment.
     "fills shared memory": Attack(

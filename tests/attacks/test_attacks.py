@@ -36,7 +36,7 @@ HONEST = {
 ATTACKS = {**TRAINED, **SPOKEN}
 EDIT = "train/train.py"
 TOKENS = {True: 2**13, False: 2**18}
-CPU_SECONDS = {True: 20.0, False: 1.0}
+CPU_SECONDS = {True: 20.0, False: 3.0}
 
 
 @dataclass(frozen=True)
