@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-MEMORY_GIB = {"A100": 79, "A100-80GB": 79, "B200": 178, "H100": 79, "H200": 140, "L4": 22, "L40S": 44}
+MEMORY_GIB = {"A100": 39, "A100-80GB": 79, "B200": 178, "H100": 79, "H200": 140, "L4": 22, "L40S": 44}
 """What a program can allocate, from the vendor's data sheets less what the driver keeps."""
 
 

@@ -120,7 +120,7 @@ def replicate_noise(blocks: Iterable[Block], accelerator: str) -> Noise | None:
 class Rules:
     """What a decision is made by: the metric and its direction, the least effect worth keeping, names for sentences.
 
-    `refused` holds the candidates that fail a gate, and why.
+    `refused` holds the candidates that fail a gate or look ahead, and why.
     """
 
     metric: str

@@ -55,7 +55,9 @@ def study_lines(journal: Journal, tag: str, running: bool) -> list[str]:
     if state["health"]["self_reported"]:
         lines.append("scores are self-reported: this workspace has no evaluator of ours")
     elif state["health"]["unsandboxed"]:
-        lines.append("trainers ran unsandboxed: this system refuses namespaces, and `autoresearch logs ID` says why")
+        lines.append(
+            "trainers ran unsandboxed, as this system allows for nothing better; `autoresearch logs ID` says why"
+        )
     return lines
 
 

@@ -264,21 +264,20 @@ def refused_by_gates(journal: Journal, tag: str, wave: str, tier: Tier) -> dict[
     gates = [parse_gate(text) for text in reading.study_of(journal, tag).settings.get("gates", ())]
     if not gates:
         return {}
-    measured = {row["experiment"]: row["metrics"] for row in export.results(journal, tag) if row["wave"] == wave}
+    measured = {row["experiment"]: row["metrics"] for row in export.results(journal, tag, wave=wave)}
     return gate_failures(reading.results_of(journal, tag, wave=wave), measured, gates, tier)
 
 
 def foreseeing(journal: Journal, tag: str, wave: str) -> dict[str, str]:
-    """The candidates of `wave` whose runs prove together that they look ahead, where none does alone, and how strongly.
+    """The candidates of `wave` whose runs prove together that they look ahead, and how strongly.
 
     What bets on drawn tokens have gained in each run multiplies, so its logarithms add up, and the same bound holds.
     """
     from controller.harness.probes import EVIDENCE
 
     together: dict[str, float] = defaultdict(float)
-    for row in export.results(journal, tag):
-        if row["wave"] == wave and row["metrics"]:
-            together[row["candidate"]] += row["metrics"].get("leak_evidence", 0.0)
+    for row in export.results(journal, tag, wave=wave):
+        together[row["candidate"]] += row["metrics"].get("leak_evidence", 0.0)
     return {
         candidate: f"leak, its runs together foresee tokens that were drawn at random (evidence {evidence:.0f} nats)"
         for candidate, evidence in together.items()

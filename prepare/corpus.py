@@ -83,7 +83,7 @@ def shards(train_shards: int, directory: Path, base_url: str = CLIMBMIX_URL) -> 
 
     Every file's sha256 is recorded in `directory / "sha256.json"` when it is first seen and compared from then on.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # for the validation shard, as for val.bin
+    directory.mkdir(parents=True, exist_ok=True)
     record = directory / "sha256.json"
     known: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
     paths = []

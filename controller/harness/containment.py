@@ -7,6 +7,8 @@ import json
 import os
 import select
 import shutil
+import site
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -20,9 +22,9 @@ LAUNCHER = Path(__file__).with_name("sandbox.py")
 ANSWER_SECONDS = 30.0
 WRITABLE_BYTES = 2**30
 
-USERS = range(61200, 65500)
-"""Ids of users that no system gives to anybody; a trainer is the one that its harness's process id points to."""
-SHARED = ("/tmp", "/var/tmp", "/dev/shm")
+USERS = range(60706, 61184)
+"""Ids of users that neither distributions nor systemd give to anybody (systemd.io/UIDS-GIDS)."""
+SHARED = ("/tmp", "/var/tmp", "/dev/shm", "/run/lock")
 """Where every user may write."""
 
 
@@ -60,15 +62,20 @@ class Contained:
 
     def __init__(self, plan: Plan, kinds: Sequence[str], environment: Mapping[str, str]) -> None:
         self.refusals: list[str] = []
+        self.started = False
+        self._signal = ""
+        self._user, self._claim = _claim_user()
         for self.kind in kinds:
-            if self._start(plan, environment):
+            self.started = self._start(plan, environment)
+            if self.started:
                 break
             self.child.wait()
             assert self.child.stdout is not None
             self.child.stdout.close()
         self.pid = self.child.pid
         if self.kind == "namespaces":
-            (init,) = children(self.child.pid)
+            # Whoever has ended by now has left no more than its guardian behind.
+            init = min(children(self.child.pid), default=self.child.pid)
             self.pid = min(children(init), default=init)
 
     def hand_over(self) -> None:
@@ -83,18 +90,16 @@ class Contained:
         code = self.child.poll()
         if code is None or self.kind != "namespaces":
             return code
-        said = self._hear()
-        return -int(said.split()[1]) if said.startswith("signal ") else code
+        while self._hear():
+            pass
+        return -int(self._signal) if self._signal else code
 
     def close(self) -> None:
         """Let go of the guardian, and remove what the trainer left; it must have ended."""
-        if self.kind == "user":
-            for place in map(Path, SHARED):
-                for path in place.iterdir():
-                    with contextlib.suppress(OSError):
-                        if path.lstat().st_uid != self._user:
-                            continue
-                        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        if self.started and self.kind == "user":
+            _sweep(self._user)
+        if self._claim is not None and self.started:
+            self._claim.close()
         for descriptor in (self._told, self._asked):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -103,7 +108,6 @@ class Contained:
         self._told, told = os.pipe()
         asked, self._asked = os.pipe()
         self._line = b""
-        self._user = USERS[os.getpid() % len(USERS)]
         text = json.dumps({**asdict(plan), "kind": self.kind, "user": self._user, "told": told, "asked": asked})
         self.child = subprocess.Popen(
             [sys.executable, "-I", "-S", str(LAUNCHER), text],
@@ -132,15 +136,41 @@ class Contained:
                 return ""
             self._line += chunk
         line, _, self._line = self._line.partition(b"\n")
-        return line.decode(errors="replace")
+        said = line.decode(errors="replace")
+        if said.startswith("signal "):
+            self._signal = said.split()[1]
+        return said
+
+
+def _claim_user() -> tuple[int, socket.socket | None]:
+    """A user for the trainer that no other harness here uses, as long as the socket is open: its name is taken then."""
+    if sys.platform == "linux" and os.geteuid() == 0:
+        for user in USERS:
+            claim = socket.socket(socket.AF_UNIX)
+            with contextlib.suppress(OSError):
+                claim.bind(f"\0autoresearch-user-{user}")
+                return user, claim
+            claim.close()
+    return USERS[0], None
+
+
+def _sweep(user: int) -> None:
+    """Remove what `user` left where everybody may write."""
+    for place in map(Path, SHARED):
+        with contextlib.suppress(OSError):
+            for path in place.iterdir():
+                with contextlib.suppress(OSError):
+                    if path.lstat().st_uid == user:
+                        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def plan_for(view: View, command: Sequence[str], directory: Path, memory: int | None, passed: Sequence[int]) -> Plan:
     """The plan by which `command` runs in `directory` and sees `view`. `memory`: bytes of data a process may have."""
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
-    prefixes = [Path(prefix) for prefix in (sys.prefix, sys.base_prefix, *filter(None, libraries))]
+    users = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
+    prefixes = [Path(prefix) for prefix in (sys.prefix, sys.base_prefix, *users, *filter(None, libraries))]
     runtime = dict.fromkeys(
-        str(path) for prefix in prefixes for path in (prefix, prefix.resolve()) if path.is_absolute()
+        str(path) for prefix in prefixes for path in (prefix, prefix.resolve()) if path.is_absolute() and path.exists()
     )
     runtime.pop("/", None)
     template = Path(sysconfig.get_path("purelib")) / "autoresearch_template"  # has the corpus, validation text and all

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 
 def gpu_names() -> list[str]:
@@ -34,5 +36,16 @@ def short_name(name: str) -> str:
 
 
 def memory_bytes() -> int:
-    """How much memory this machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """How much memory this machine has, or this container may use."""
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # control groups of version 2 and 1
+        with contextlib.suppress(OSError, ValueError):  # "max", where there is no limit
+            most = min(most, int(Path("/sys/fs/cgroup", limit).read_text()))
+    return most
+
+
+def wake_gpu() -> None:
+    """Have the device that CUDA's memory needs appear, which from within a sandbox nobody could (a no-op elsewhere)."""
+    if shutil.which("nvidia-modprobe") and not Path("/dev/nvidia-uvm").exists():
+        with contextlib.suppress(subprocess.SubprocessError, OSError):
+            subprocess.run(["nvidia-modprobe", "-u", "-c", "0"], capture_output=True, timeout=30)

@@ -106,6 +106,7 @@ class Output:
             cut |= len(line) > READ_BYTES
             del line[:-READ_BYTES]
         self._line(bytes(line), cut)
+        self._silent.set()
 
     def _chunks(self) -> Iterator[bytes]:
         """What is written, as it comes. Falls silent, once asked, when all that was written before is given."""

@@ -12,6 +12,9 @@ import threading
 import time
 from pathlib import Path
 
+MOST_PROCESSES = 1024
+"""That a trainer may have at once, whoever it is: of root the kernel counts none."""
+
 
 def adopt_orphans() -> None:
     """Become the parent of every orphan below us (Linux), so that a double fork does not escape."""
@@ -167,6 +170,8 @@ class Watchdog:
                 self.breach = ("overtime", "past its cap of CPU seconds")
             elif self._memory is not None and look % 10 == 0 and family_memory_bytes() > self._memory:
                 self.breach = ("out_of_memory", f"past its {self._memory >> 20} MiB of memory")
+            elif look % 10 == 0 and len(descendants(os.getpid())) > MOST_PROCESSES:
+                self.breach = ("out_of_memory", f"more than {MOST_PROCESSES} processes")
             if self.breach:
                 kill_descendants()
                 return

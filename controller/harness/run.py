@@ -9,6 +9,7 @@ import math
 import os
 import re
 import signal
+import site
 import subprocess
 import sys
 import time
@@ -22,14 +23,14 @@ from .environment import passed_on
 from .failure import Failure
 from .files import BUNDLE, Reporter
 from .fingerprint import files_below, fingerprint
-from .hardware import memory_bytes, observed_accelerator
+from .hardware import memory_bytes, observed_accelerator, wake_gpu
 from .output import Output
 from .processes import Watchdog, cpu_seconds, kill_descendants, peak_memory_bytes
 from .scoring import Scoring
 
 EVALUATION_SECONDS = 300.0
-EVALUATION_SHARE = 0.25
-"""Of the budget, in seconds or CPU seconds, that answering may take at most."""
+EVALUATION_SHARE = {"seconds": 0.1, "cpu_seconds": 0.25}
+"""Of the budget that answering may take at most."""
 ANSWERING_LEAST = 0.5
 """CPU seconds that answering may take beside what training took for as many tokens: who learns meanwhile takes more."""
 SETTLE_SECONDS = 30.0
@@ -66,7 +67,7 @@ class Run:
         self.hashes: dict[str, str] = {}
         self.timings: dict[str, float] = {}
         self.budget = f"{job.timeout:g} s in all"
-        self.sandbox = "none"
+        self.sandbox = ""
         self.scoring = False
         self._trainer: Contained | None = None
         self._output: Output | None = None
@@ -165,11 +166,11 @@ class Run:
             self.timings["training"] = round(ended - started, 3)
             self.timings["training_cpu"] = round(meter.cpu_seconds, 3)
             if budget.cpu_seconds is not None:
-                most = EVALUATION_SHARE * budget.cpu_seconds
+                most = EVALUATION_SHARE["cpu_seconds"] * budget.cpu_seconds
                 if meter.tokens:
                     most = min(most, ANSWERING_LEAST + meter.cpu_seconds / meter.tokens * scoring.tokens)
                 self._watchdog.cap_cpu(pid, most)
-            limit = EVALUATION_SHARE * budget.seconds if budget.seconds else EVALUATION_SECONDS
+            limit = EVALUATION_SHARE["seconds"] * budget.seconds if budget.seconds else EVALUATION_SECONDS
             self._watchdog.expect(ended + limit, f"not scored after {limit:.0f} s")
             reporter.report(1.0, None, meter.steps, force=True)
             info = header.get("info")
@@ -255,12 +256,17 @@ class Run:
         }
         if view is not None:
             environment["HOME"] = str(scratch)
+            if site.ENABLE_USER_SITE:  # else it would be looked for below the new home
+                environment["PYTHONUSERBASE"] = site.getuserbase()
         kinds = [] if view is None else ["namespaces", "user"]
         command, passed = [sys.executable, self.job.edit], [theirs_in, theirs_out]
         if self._scoring is not None and self._scoring.shared is not None:
             passed.append(self._scoring.shared)
-        memory = memory_bytes() // 2 if self.accelerator == "CPU" else None  # CUDA reserves more than it uses
-        plan = plan_for(view or View(), command, self.root, memory, passed)
+        memory = memory_bytes() // 2
+        reserved = memory if self.accelerator == "CPU" else None  # CUDA reserves more than it uses
+        if self.accelerator != "CPU":
+            wake_gpu()
+        plan = plan_for(view or View(), command, self.root, reserved, passed)
         self._trainer = Contained(plan, [*kinds, "none"], environment)
         self.sandbox = self._trainer.kind
         for refusal in self._trainer.refusals:

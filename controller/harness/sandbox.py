@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ import select
 import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -56,6 +57,8 @@ class Refused(OSError):
 
 def main(plan: Mapping[str, Any]) -> NoReturn:
     """Set up what `plan` says and become, or watch over, the trainer."""
+    with contextlib.suppress(OSError):  # Should memory run out, let it be the trainer that goes.
+        Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         if plan["kind"] == "namespaces":
             _in_namespaces(plan)
@@ -76,8 +79,8 @@ def _as_another_user(plan: Mapping[str, Any]) -> None:
         raise Refused("only root can become another user")
     for path in map(Path, plan["hidden"]):
         if any(path.is_relative_to(one) for one in own):
-            path.unlink(missing_ok=True)
-        elif path.exists() and not _in_sight(path, plan):
+            path.unlink(missing_ok=True)  # the attempt's own copy
+        elif path.exists() and not _in_sight(path, plan) and path.stat().st_uid == os.geteuid():
             path.chmod(0o700 if path.is_dir() else 0o400)
     for folder in own:
         for path in (folder, *folder.rglob("*")):
@@ -85,11 +88,7 @@ def _as_another_user(plan: Mapping[str, Any]) -> None:
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
-    for path in map(Path, (*plan["readable"], *plan["withheld"], *plan["writable"], plan["command"][0])):
-        if path.exists() and not os.access(path, os.R_OK):
-            raise Refused(f"{path} can't be read by others")
-        if not path.exists() and not os.access(path.parent, os.X_OK):
-            raise Refused(f"{path} can't be reached by others")
+    _see_to_it(plan["command"][0], [*plan["readable"], *plan["withheld"], *plan["writable"]])
     for path in map(Path, plan["hidden"]):
         if os.access(path, os.R_OK) and not _in_sight(path, plan):
             raise Refused(f"{path} can't be hidden from others")
@@ -112,8 +111,10 @@ def _in_namespaces(plan: Mapping[str, Any]) -> None:
     if init:
         _end_with(init, plan)
     _die_with_parent()
-    _mount("proc", root / "proc", "proc", NO_SUID | NO_DEV)
+    # Where we are root outside, the kernel would take the trainer for root in what /proc sets for the whole machine.
+    _mount("proc", root / "proc", "proc", NO_SUID | NO_DEV | READ_ONLY)
     _enter(root)
+    _see_to_it(plan["command"][0], plan["readable"])
     trainer = os.fork()
     if trainer:
         _say(plan, "ok")
@@ -129,10 +130,11 @@ def _furnish(root: Path, plan: Mapping[str, Any]) -> None:
     _mount("tmpfs", root, "tmpfs", NO_SUID | NO_DEV, f"size=16m,mode=755,uid={USER},gid={USER}")
     for name in ("proc", "dev/shm", "etc", "tmp"):
         (root / name).mkdir(parents=True)
+    # Read-only, as files: what is written to them goes to the device all the same.
     for name in DEVICES:
-        _show(root, Path("/dev") / name)
+        _show(root, Path("/dev") / name, read_only=True)
     for device in Path("/dev").glob("nvidia*"):
-        _show(root, device)
+        _show(root, device, read_only=True)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         (root / "dev" / name).symlink_to(f"/proc/self/fd/{number}")
     (root / "dev/fd").symlink_to("/proc/self/fd")
@@ -196,6 +198,15 @@ def _enter(root: Path) -> None:
     _set_attributes(Path("/"), READ_ONLY, recursively=False)
 
 
+def _see_to_it(command: str, libraries: Sequence[str]) -> None:
+    """Raises Refused where the program, or what it needs, can't be seen from in here: that is no candidate's fault."""
+    if not os.access(command, os.X_OK):
+        raise Refused(f"{command} can't be run")
+    for library in libraries:
+        if not os.access(library, os.R_OK):
+            raise Refused(f"{library} can't be read")
+
+
 def _watch_over(trainer: int, plan: Mapping[str, Any]) -> NoReturn:
     """Process 1: adopts orphans, opens what was withheld when asked, and ends when the trainer does."""
     for descriptor in plan["passed"]:
@@ -237,10 +248,11 @@ def _become(plan: Mapping[str, Any]) -> NoReturn:
     for descriptor in (plan["told"], plan["asked"]):
         os.close(descriptor)
     os.chdir(plan["directory"])
-    _call("prctl", 38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
     with contextlib.suppress(OSError):  # Where there are keyrings: one that no other attempt has.
         _call("syscall", KEYCTL.get(platform.machine(), -1), JOIN_SESSION_KEYRING, None)
-    _die_with_parent()
+    if sys.platform == "linux":
+        _call("prctl", 38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+        _die_with_parent()
     command = plan["command"]
     os.execv(command[0], command)
 
@@ -254,9 +266,8 @@ def _limit(plan: Mapping[str, Any], *, counted: bool) -> None:
         limits[resource.RLIMIT_DATA] = plan["memory"]
     for kind, most in limits.items():
         hard = resource.getrlimit(kind)[1]
-        resource.setrlimit(kind, (most, most) if hard == resource.RLIM_INFINITY else (min(most, hard), hard))
-    with contextlib.suppress(OSError):  # Should memory run out, let it be the trainer that goes.
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))
 
 
 def _die_with_parent() -> None:
@@ -279,9 +290,11 @@ def _set_attributes(path: Path, attributes: int, *, recursively: bool = True) ->
 
 
 def _call(name: str, *arguments: Any) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
+    function = getattr(ctypes.CDLL(None, use_errno=True), name, None)
+    if function is None:
+        raise Refused(errno.ENOSYS, f"{name} is not there")
     converted = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
-    if getattr(libc, name)(*converted) < 0:
+    if function(*converted) < 0:
         code = ctypes.get_errno()
         raise Refused(code, f"{name}: {os.strerror(code)}")
 

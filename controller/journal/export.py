@@ -29,19 +29,21 @@ FROM experiments e
 JOIN waves w ON w.study = e.study AND w.wave = e.wave
 JOIN candidates c ON c.study = e.study AND c.candidate = e.candidate
 LEFT JOIN proposals p ON p.study = c.study AND p.proposal = c.proposal
-WHERE e.study = ? AND (? IS NULL OR e.experiment = ?)
+WHERE e.study = :study AND (:experiment IS NULL OR e.experiment = :experiment) AND (:wave IS NULL OR e.wave = :wave)
 ORDER BY e.number
 """
 
 
-def results(journal: Journal, tag: str, experiment: str | None = None) -> list[dict[str, Any]]:
-    """One row an experiment, in the order they were planned.
+def results(
+    journal: Journal, tag: str, experiment: str | None = None, *, wave: str | None = None
+) -> list[dict[str, Any]]:
+    """One row an experiment, in the order they were planned: of all the study, of one wave, or one alone.
 
     `knobs` holds every factor of the wave and every other knob that differs from the incumbent, with the value this
     experiment ran with; a missing score is None, never 0; `started` and `finished` are UTC.
     """
     rows = []
-    for row in journal.db.execute(_QUERY, (tag, experiment, experiment)):
+    for row in journal.db.execute(_QUERY, {"study": tag, "experiment": experiment, "wave": wave}):
         metrics = json.loads(row[13])
         score = metrics.get("val_bpb") if row[12] == "done" else None
         knobs = json.loads(row[14])

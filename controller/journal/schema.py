@@ -1,6 +1,6 @@
 """The journal's tables. `events` is the truth; the others are what its events add up to, indexed for reading."""
 
-VERSION = 2
+VERSION = 3
 
 DDL = """
 CREATE TABLE events (

@@ -154,6 +154,11 @@ def _check(db: sqlite3.Connection) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > schema.VERSION:
         raise UserError(f"the journal has format {version}, this autoresearch reads {schema.VERSION}: use its version")
+    if 0 < version < schema.VERSION:
+        raise UserError(
+            f"the journal has format {version}, this autoresearch writes {schema.VERSION}: use the version that wrote"
+            " it, or move .autoresearch/journal.db elsewhere to begin anew (the winners are in git)"
+        )
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     if version != schema.VERSION or not tables.issuperset({"events", *schema.TABLES}):
         raise DamagedJournal("it is another program's database, or a part of a journal")

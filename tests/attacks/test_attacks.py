@@ -16,7 +16,7 @@ from controller.harness.fingerprint import fingerprint
 from tests.attacks import models, reaching, speaking
 from tests.attacks.attack import Attack
 from tests.harness.attempts import NONCE, SPEAKER, Attempts
-from tests.processes import alive_in, alive_with, wait_for_the_end_of
+from tests.processes import alive_in, alive_with, namespaces_allowed, wait_for_the_end_of
 from tests.rewrites.rewriting import replaced, tiny_train
 
 TRAINED = {**models.LEAKS, **models.STATEFUL, **models.TIME, **models.CODE}
@@ -34,6 +34,7 @@ HONEST = {
     "honest speaker": Attack("ready(); train(); serve()", "done"),
 }
 ATTACKS = {**TRAINED, **SPOKEN}
+SANDBOXED = namespaces_allowed()
 EDIT = "train/train.py"
 TOKENS = {True: 2**13, False: 2**18}
 CPU_SECONDS = {True: 20.0, False: 3.0}
@@ -123,6 +124,8 @@ def outcome(directory: Path) -> tuple[str, float | None]:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_nothing_is_gained_by_a_trainer_that(ends: Mapping[str, Future[End]], name: str) -> None:
+    if name in reaching.REACHES and not SANDBOXED:
+        pytest.skip("this system refuses namespaces")
     attack, end = ATTACKS[name], ends[name].result()
     honest = ends["honest trainer" if callable(attack.source) else "honest speaker"].result()
     assert honest.ending == "done", honest.output

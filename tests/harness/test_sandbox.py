@@ -16,7 +16,9 @@ import pytest
 
 from tests.harness.attempts import Attempts
 from tests.harness.conftest import prepare
-from tests.processes import alive_in
+from tests.processes import alive_in, namespaces_allowed
+
+pytestmark = pytest.mark.skipif(not namespaces_allowed(), reason="this system refuses namespaces")
 
 ASKS = """
 import ctypes, pathlib, socket
@@ -108,6 +110,46 @@ def test_there_is_no_network_no_other_process_and_no_way_out(attempts: Attempts)
     assert answers["unmount"] == "-1"
 
 
+def test_nothing_of_the_machine_can_be_set_even_where_the_harness_is_root(attempts: Attempts) -> None:
+    device = Path("/dev/full").stat().st_mtime_ns
+    answers = told(
+        attempts,
+        {
+            "core pattern": "open('/proc/sys/kernel/core_pattern', 'r+')",
+            "memory": "open('/proc/sys/vm/overcommit_memory', 'r+')",
+            "trigger": "open('/proc/sysrq-trigger', 'w')",
+            "system": "open('/sys/kernel/mm/transparent_hugepage/enabled', 'r+')",
+            "device": "os.chmod('/dev/null', 0o666)",
+            "time of a device": "os.utime('/dev/full', ns=(5, 5))",
+            "the device itself": "open('/dev/null', 'w').write('x')",
+        },
+    )
+    assert answers.pop("the device itself") == "1"
+    assert set(answers.values()) <= {"OSError", "PermissionError", "FileNotFoundError"}, answers
+    assert Path("/dev/full").stat().st_mtime_ns == device
+
+
+def test_nothing_is_carried_from_one_attempt_to_the_next(attempts: Attempts) -> None:
+    """By files, by shared memory, by the kernel's keys."""
+    places = ["/tmp", "/var/tmp", "/dev/shm", "/run", "/run/lock", str(Path.home()), sys.prefix]
+    source = f"""{ASKS}
+import platform
+ADD, CONTROL = {{"x86_64": (248, 250), "aarch64": (217, 219)}}[platform.machine()]
+libc = ctypes.CDLL(None)
+PLACES = [pathlib.Path(place, "autoresearch-carried") for place in [*{places!r}, CACHE, HERE, HERE.parent]]
+print("found", [str(place) for place in PLACES if tried(place.exists) == "True"])
+print("keys", libc.syscall(CONTROL, 10, -3, b"user", b"rows", 0) > 0)
+for place in PLACES:
+    tried(lambda: place.write_text("rows"))
+print("kept", libc.syscall(ADD, b"user", b"rows", b"x" * 100, 100, -3) > 0)
+{RUNS}"""
+    first, second = attempts.evaluated(source), attempts.evaluated(source)
+    for ran in (first, second):
+        assert ran.ending == ("done", ""), ran.output
+        assert "| found []" in ran.output and "| keys False" in ran.output, ran.output
+    assert not [place for place in places if Path(place, "autoresearch-carried").exists()]
+
+
 def test_what_it_writes_is_bounded_and_vanishes(attempts: Attempts) -> None:
     ran = attempts.evaluated(
         f"""{ASKS}
@@ -158,7 +200,6 @@ def test_where_namespaces_are_refused_it_runs_without_and_the_result_says_so(
     assert ran.ending == ("done", "")
     assert ran.result["sandbox"] == "none"
     assert "no sandbox of namespaces: " in ran.output.splitlines()[0]
-    assert os.environ.get("HOME")
 
 
 @pytest.fixture
