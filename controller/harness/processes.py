@@ -31,7 +31,7 @@ def die_with_parent() -> None:
 def cpu_seconds(pid: int) -> float:
     """CPU seconds that process `pid` and its finished children have used; 0 where the system does not tell."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = _fields(Path(f"/proc/{pid}"))
     except OSError:
         return 0.0
     return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
@@ -40,8 +40,8 @@ def cpu_seconds(pid: int) -> float:
 def peak_memory_bytes(pid: int) -> int:
     """The most memory that process `pid` has held at once; 0 where the system does not tell."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+        for line in Path(f"/proc/{pid}/status").read_bytes().splitlines():
+            if line.startswith(b"VmHWM:"):
                 return int(line.split()[1]) * 1024
     return 0
 
@@ -112,12 +112,17 @@ def _children() -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            fields = _fields(entry)
         except OSError:
             continue
-        if fields[0] != "Z":
+        if fields[0] != b"Z":
             found.setdefault(int(fields[1]), []).append(int(entry.name))
     return found
+
+
+def _fields(process: Path) -> list[bytes]:
+    """What the kernel says of a process in /proc/PID/stat after its name, which may be any bytes at all."""
+    return (process / "stat").read_bytes().rpartition(b")")[2].split()
 
 
 class Watchdog:

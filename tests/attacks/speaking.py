@@ -298,6 +298,12 @@ OUTPUT = {
     "prints a line without end": Attack(
         "for _ in range(200): os.write(1, b'val_bpb=0.5 ' * 5000)\nready(); train(); serve()", "no_gain"
     ),
+    # Its name is in what everybody reads who looks for processes.
+    "calls itself by what is no text": Attack(
+        "import ctypes; ctypes.CDLL(None).prctl(15, b'\\xff) R 1 1\\n(\\xfe', 0, 0, 0)\n"
+        "if os.fork() == 0: time.sleep(600)\nready(); train(); serve()",
+        "no_gain",
+    ),
     "prints what is no text": Attack("os.write(1, os.urandom(10**6)); ready(); train(); serve()", "no_gain"),
     "fills the pipe and never reads": Attack(
         "ready()\nwhile True: os.write(WRITE, (2).to_bytes(4, 'big') + b'{}')", "tampered"
