@@ -35,7 +35,8 @@ def main() -> None:
         status, reason = failure.label, str(failure)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        run.stop()
+        with contextlib.suppress(OSError):  # A result that is known counts, whatever cleaning up meets.
+            run.stop()
     run.timings["total"] = round(time.monotonic() - begin, 3)
     result = {
         "attempt": job.attempt,

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 MOST_PROCESSES = 1024
@@ -47,8 +48,8 @@ def peak_memory_bytes(pid: int) -> int:
 
 
 def family_cpu_seconds() -> float:
-    """CPU seconds of all processes below this one, by whomever they were started."""
-    return sum(cpu_seconds(pid) for pid in descendants(os.getpid()))
+    """CPU seconds of all processes below this one, by whomever they were started, also of those not reaped yet."""
+    return sum(cpu_seconds(pid) for pid in _below(os.getpid(), _table()))
 
 
 def family_memory_bytes() -> int:
@@ -93,30 +94,36 @@ def _marked(variable: bytes) -> list[int]:
 
 
 def children(parent: int) -> list[int]:
-    """Process ids whose parent is `parent`."""
-    return _children().get(parent, [])
+    """Process ids whose parent is `parent`, those that are only waiting to be reaped left out."""
+    table = _table()
+    return [pid for pid, (its_parent, alive) in table.items() if alive and its_parent == parent]
 
 
 def descendants(root: int) -> list[int]:
     """Process ids below `root`, those that are only waiting to be reaped left out."""
-    below_each = _children()
+    table = _table()
+    return [pid for pid in _below(root, table) if table[pid][1]]
+
+
+def _below(root: int, table: Mapping[int, tuple[int, bool]]) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for pid, (parent, _) in table.items():
+        children.setdefault(parent, []).append(pid)
     found, frontier = [], [root]
     while frontier:
-        below = below_each.get(frontier.pop(), [])
+        below = children.get(frontier.pop(), [])
         found += below
         frontier += below
     return found
 
 
-def _children() -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
+def _table() -> dict[int, tuple[int, bool]]:
+    """Each process's parent, and whether any of it is alive: one whose first thread has ended looks like a zombie."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
-        try:
+        with contextlib.suppress(OSError):
             fields = _fields(entry)
-        except OSError:
-            continue
-        if fields[0] != b"Z":
-            found.setdefault(int(fields[1]), []).append(int(entry.name))
+            found[int(entry.name)] = (int(fields[1]), fields[0] != b"Z" or int(fields[17]) > 1)
     return found
 
 
@@ -163,6 +170,14 @@ class Watchdog:
         self._thread.join()
 
     def _watch(self) -> None:
+        try:
+            self._look()
+        except Exception as error:
+            # Nobody is watching any more, so nobody goes on.
+            self.breach = self.breach or ("crash", f"its watchdog failed: {error!r:.200}")
+            kill_descendants()
+
+    def _look(self) -> None:
         for look in itertools.count():
             if self._stopped.wait(0.1):
                 return

@@ -25,9 +25,11 @@ from .files import BUNDLE, Reporter
 from .fingerprint import files_below, fingerprint
 from .hardware import memory_bytes, observed_accelerator, wake_gpu
 from .output import Output
-from .processes import Watchdog, cpu_seconds, kill_descendants, peak_memory_bytes
+from .processes import Watchdog, cpu_seconds, family_cpu_seconds, kill_descendants, peak_memory_bytes
 from .scoring import Scoring
 
+WARMUP_SHARE = 0.35
+"""Of the CPU budget that may pass before the budget begins: torch alone takes 2 CPU seconds to import."""
 EVALUATION_SECONDS = 300.0
 EVALUATION_SHARE = {"seconds": 0.1, "cpu_seconds": 0.25}
 """Of the budget that answering may take at most."""
@@ -89,7 +91,7 @@ class Run:
         # All that the score depends on, code and rows, is loaded before the trainer starts, which could write to it.
         try:
             from prepare import block, corpus, dataset, wire  # noqa: F401
-            from prepare.budget import Meter
+            from prepare.budget import Grant, Meter
             from prepare.profile import CURRENT
 
             directory = dataset.location()
@@ -113,6 +115,8 @@ class Run:
         assert self._watchdog is not None and self._trainer is not None
         budget, pid = CURRENT.budget, self._trainer.pid
         self._watchdog.expect(begin + budget.warmup_seconds, f"not ready after {budget.warmup_seconds:.0f} s")
+        if budget.cpu_seconds is not None:
+            self._watchdog.cap_cpu(pid, WARMUP_SHARE * budget.cpu_seconds)
         device = "cpu" if self.accelerator == "CPU" else "cuda"
         meter = Meter(budget)
         spent_on = [f"{budget.tokens} tokens" if budget.tokens else f"{budget.seconds:g} s"]
@@ -128,6 +132,7 @@ class Run:
             started = time.monotonic()
             self.timings["warmup"] = round(started - begin, 3)
             meter.start(started, cpu_seconds(pid))
+            before = family_cpu_seconds()
             if budget.seconds is not None:
                 self._watchdog.expect(started + 1.1 * budget.seconds, f"still training after {budget.seconds:.0f} s")
             else:
@@ -145,7 +150,10 @@ class Run:
                 tokens, loss = header["tokens"], header.get("loss")
                 if not isinstance(tokens, int) or isinstance(tokens, bool):
                     raise TypeError(f"tokens must be a whole number, not {tokens!r}")
-                grant = meter.more(tokens, loss, time.monotonic(), cpu_seconds(pid))
+                if refused:
+                    grant = Grant(False, meter.progress)
+                else:
+                    grant = meter.more(tokens, loss, time.monotonic(), cpu_seconds(pid))
                 reporter.report(grant.progress, loss, meter.steps)
                 answer = {"type": "more", "go": grant.go, "progress": grant.progress, "label": grant.label}
                 if grant.go and budget.cpu_seconds is not None:
@@ -163,6 +171,7 @@ class Run:
                     self._settle()
                     raise Failure(grant.label, f"{grant.label} at {grant.progress:.0%} of the budget, loss {loss}")
             ended = time.monotonic()
+            meter.seconds, meter.cpu_seconds = ended - started, family_cpu_seconds() - before
             self.timings["training"] = round(ended - started, 3)
             self.timings["training_cpu"] = round(meter.cpu_seconds, 3)
             if budget.cpu_seconds is not None:

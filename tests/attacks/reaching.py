@@ -101,6 +101,23 @@ ready(); train(); serve()
         "crash",
     ),
     # Another attempt's result and another's code, side by side with its own folder.
+    # What covers a file covers its place: under another name, seen through another mount, it would lie bare.
+    "uncovers the corpus by renaming its folder": Attack(
+        """
+import ctypes
+libc = ctypes.CDLL(None)
+os.makedirs("sub"); os.makedirs("seen")
+libc.unshare(0x10000000 | 0x00020000)
+libc.mount(b"sub", b"seen", b"", 4096, None)
+os.rename("prepare", "sub/prepare")
+paths = [place + "/prepare/austen.txt.xz" for place in ("sub", "seen")]
+sizes = [os.path.getsize(path) for path in paths if os.path.exists(path)]
+os.rename("sub/prepare", "prepare")
+assert any(sizes), sizes
+ready(); train(); serve()
+""",
+        "crash",
+    ),
     "writes into another attempt's folder": Attack(
         """
 ready()

@@ -146,6 +146,9 @@ PROTOCOL = {
     "takes half a token": Attack("ready()\nwhile True: step(tokens=0.5)", "tampered"),
     "takes a million tokens at once": Attack("ready(); step(tokens=10**6); serve()", "no_gain"),
     "takes more tokens than there are numbers": Attack("ready(); step(tokens=10**400); serve()", "no_gain tampered"),
+    "asks for less after it was refused": Attack(
+        "ready(); step(tokens=2**18 - 1024); step(tokens=2**30)\nassert not step(tokens=1)['go']", "no_score"
+    ),
     "goes on after it was refused": Attack(
         "ready(); train()\nfor _ in range(1000): step(tokens=1)\nserve()", "no_gain"
     ),
@@ -273,6 +276,35 @@ os.kill(os.getpid(), signal.SIGKILL)
     ),
     "leaves a child that holds the pipes and goes on talking": Attack(
         "ready()\nif os.fork() == 0:\n    train(); serve(lambda t: TABLE[t] * 2)\n", "no_gain no_score"
+    ),
+    # Whose end nobody waits for, so that its time is nobody's.
+    "has children spend CPU whose end it ignores": Attack(
+        """
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+ready()
+for _ in range(16):
+    if os.fork() == 0:
+        while time.process_time() < 0.5: pass
+        os._exit(0)
+    time.sleep(0.6)
+train(); serve()
+""",
+        "overtime",
+    ),
+    # A process whose first thread has ended looks as if it had ended itself.
+    "spends CPU in a process that looks dead": Attack(
+        """
+import ctypes, platform, threading
+def work():
+    while True: pass
+ready()
+if os.fork() == 0:
+    threading.Thread(target=work).start()
+    ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
+time.sleep(12)
+train(); serve()
+""",
+        "overtime",
     ),
     "has a child spend the budget's CPU": Attack(
         "ready()\nif os.fork() == 0:\n    while True: pass\nos.wait()", "overtime"

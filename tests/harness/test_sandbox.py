@@ -121,10 +121,14 @@ def test_nothing_of_the_machine_can_be_set_even_where_the_harness_is_root(attemp
             "system": "open('/sys/kernel/mm/transparent_hugepage/enabled', 'r+')",
             "device": "os.chmod('/dev/null', 0o666)",
             "time of a device": "os.utime('/dev/full', ns=(5, 5))",
+            "the device it reads from": "os.fchmod(0, 0o666)",
+            "memory of nobody's": "os.memfd_create('mine')",
             "the device itself": "open('/dev/null', 'w').write('x')",
+            "namespaces in namespaces": "ctypes.CDLL(None).unshare(0x10000000)",
         },
     )
     assert answers.pop("the device itself") == "1"
+    assert answers.pop("namespaces in namespaces") == "-1"
     assert set(answers.values()) <= {"OSError", "PermissionError", "FileNotFoundError"}, answers
     assert Path("/dev/full").stat().st_mtime_ns == device
 
