@@ -31,8 +31,8 @@ from .scoring import Scoring
 WARMUP_SHARE = 0.35
 """Of the CPU budget that may pass before the budget begins: torch alone takes 2 CPU seconds to import."""
 EVALUATION_SECONDS = 300.0
-EVALUATION_SHARE = {"seconds": 0.1, "cpu_seconds": 0.25}
-"""Of the budget that answering may take at most."""
+EVALUATION_SHARE = 0.25
+"""Of the budget, in seconds or CPU seconds, that answering may take at most."""
 ANSWERING_LEAST = 0.5
 """CPU seconds that answering may take beside what training took for as many tokens: who learns meanwhile takes more."""
 SETTLE_SECONDS = 30.0
@@ -175,11 +175,11 @@ class Run:
             self.timings["training"] = round(ended - started, 3)
             self.timings["training_cpu"] = round(meter.cpu_seconds, 3)
             if budget.cpu_seconds is not None:
-                most = EVALUATION_SHARE["cpu_seconds"] * budget.cpu_seconds
+                most = EVALUATION_SHARE * budget.cpu_seconds
                 if meter.tokens:
                     most = min(most, ANSWERING_LEAST + meter.cpu_seconds / meter.tokens * scoring.tokens)
                 self._watchdog.cap_cpu(pid, most)
-            limit = EVALUATION_SHARE["seconds"] * budget.seconds if budget.seconds else EVALUATION_SECONDS
+            limit = EVALUATION_SHARE * budget.seconds if budget.seconds else EVALUATION_SECONDS
             self._watchdog.expect(ended + limit, f"not scored after {limit:.0f} s")
             reporter.report(1.0, None, meter.steps, force=True)
             info = header.get("info")
