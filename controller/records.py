@@ -14,7 +14,8 @@ Outcomes                                       Exceptions
     │   ├── tampered       not the code it was given, or a broken protocol
     │   ├── leak           its answers depend on tokens that come later
     │   ├── drift          the same row was answered otherwise later
-    │   └── implausible    a score that no honest model can have
+    │   ├── implausible    a score that no honest model can have
+    │   └── pruned         ended early: clearly worse than the incumbent at the same point
     ├── the infrastructure's: retried elsewhere
     │   ├── lost           it vanished without a result
     │   ├── setup_failed   it never came to run
@@ -66,6 +67,7 @@ class Label(StrEnum):
     LEAK = "leak"
     DRIFT = "drift"
     IMPLAUSIBLE = "implausible"
+    PRUNED = "pruned"
     LOST = "lost"
     SETUP_FAILED = "setup_failed"
     MISMATCH = "mismatch"
@@ -213,7 +215,8 @@ class Outcome:
 
     `hashes` name what was run (train.py, fixed files, data, tokenizer) and `budget` what it could spend; `timings` are
     seconds by phase. `self_reported` is true where the score was read from the trainer's own output, `unsandboxed`
-    where the trainer could reach what a trainer should not.
+    where the trainer could reach what a trainer should not. `curve` holds the trainer's own loss, smoothed, at some
+    fractions of its budget (`pruning.LOOKS`), as far as it was heard of.
     """
 
     label: Label | None
@@ -225,6 +228,7 @@ class Outcome:
     timings: Mapping[str, float] = field(default_factory=dict)
     self_reported: bool = False
     unsandboxed: bool = False
+    curve: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
