@@ -35,6 +35,10 @@ bench: $(STAMP)
 	$(BIN)/python bench/local.py
 	$(BIN)/python bench/scoring.py
 	$(BIN)/python bench/probes.py
+	$(BIN)/python bench/utilization.py
+	$(BIN)/python bench/pruning.py
+	$(BIN)/python bench/scale.py
+	$(BIN)/python bench/faults.py
 
 clean:
 	rm -rf $(VENV) .workspaces .mypy_cache .ruff_cache .pytest_cache

@@ -95,7 +95,8 @@ class _Search:
         branch = f"autoresearch/{self.tag}"
         baseline = self.incumbent.candidate
         start = StudyStarted(baseline, branch, "val_bpb", True, {"budget": {"hours": 8}})
-        clusters = [ClusterSeen(Cluster(f"c{number:02}", _accelerator(number))) for number in range(16)]
+        began = self.clock.now()
+        clusters = [ClusterSeen(Cluster(f"c{number:02}", _accelerator(number)), began) for number in range(16)]
         self._record(start, *clusters)
         while self.left:
             self._wave()
@@ -135,7 +136,7 @@ class _Search:
             self._experiment(wave, arm, Role.CONFIRMATION, Tier.CONFIRMATION, number % SEEDS)
             for number, arm in enumerate(confirmed)
         ]
-        self._record(ConfirmationPlanned(wave, tuple(planned)))
+        self._record(ConfirmationPlanned(wave, incumbent.candidate.id, {}, tuple(planned)))
         by_arm = _split(self._measure(planned, confirmed, "H200"), SEEDS)
         decisions = [self._decision(wave, arm, runs, by_arm[-1]) for arm, runs in zip(promoted, by_arm, strict=False)]
         kept = [arm for arm, decision in zip(promoted, decisions, strict=True) if decision.verdict is Verdict.KEEP]

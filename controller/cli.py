@@ -130,13 +130,34 @@ def init(directory: Path, profile: str) -> None:
     click.echo(f"next: cd {directory} && autoresearch wave --clusters 2 --infra local")
 
 
+def _search_options(command: Command) -> Command:
+    """What `wave` and `run` share."""
+    options = [
+        click.option("--clusters", type=click.IntRange(min=1), required=True, help="How many clusters to use at once."),
+        click.option(
+            "--infra",
+            default="local",
+            show_default=True,
+            help="Where they are: local is this machine; simulated[:FILE] is a made-up fleet that shows what would be.",
+        ),
+        click.option("--tag", help="The study to go on with or to begin; the latest, or today's date, if not given."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all that is drawn."),
+        click.option(
+            "--proposer", default="doe", show_default=True, help="Who proposes: doe designs experiments, no LLM."
+        ),
+        click.option("-v", "--verbose", is_flag=True, help="Say everything that is written to the log file, too."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+_amount = click.FloatRange(min=0, min_open=True)
+
+
 @main.command()
 @_workspace_option
-@click.option("--clusters", type=click.IntRange(min=1), required=True, help="How many clusters to use at once.")
-@click.option("--infra", default="local", show_default=True, help="Where they are: local is this machine.")
-@click.option("--tag", help="The study to go on with or to begin; the latest, or today's date, if not given.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of designs and trainings.")
-@click.option("--proposer", default="doe", show_default=True, help="Who proposes: doe designs experiments, no LLM.")
+@_search_options
 @click.option(
     "--factor",
     "factors",
@@ -146,29 +167,20 @@ def init(directory: Path, profile: str) -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Show what would run, and run nothing.")
 @_json_option
-def wave(
-    workspace: Path,
-    clusters: int,
-    infra: str,
-    tag: str | None,
-    seed: int,
-    proposer: str,
-    factors: tuple[str, ...],
-    dry_run: bool,
-    as_json: bool,
-) -> None:
+def wave(workspace: Path, dry_run: bool, as_json: bool, **asked: Any) -> None:
     """Run one wave: propose, screen, confirm, decide, and commit the winner.
 
-    A wave that was cut off is finished first.
+    A wave that was cut off is finished first. Ctrl-C lets what runs come to its end, a second one ends it; the same
+    command goes on from there.
 
     \b
     Example:
       autoresearch wave --clusters 2
       autoresearch wave --clusters 2 --factor DEPTH=1,2 --factor MATRIX_LR=0.02,0.04,0.08
     """
-    from controller.commands import WaveOptions, preview_wave, run_wave
+    from controller.commands import SearchOptions, preview_wave, run_wave
 
-    options = WaveOptions(clusters, infra, tag, seed, proposer, factors)
+    options = SearchOptions(**asked)
     if dry_run:
         preview_wave(workspace, options, _console(as_json), as_json)
     else:
@@ -177,9 +189,76 @@ def wave(
 
 @main.command()
 @_workspace_option
+@_search_options
+@click.option("--hours", type=_amount, help="Hours that this run may take.")
+@click.option("--gpu-hours", type=_amount, help="Hours of accelerators that the study may be billed for, in all.")
+@click.option("--usd", type=_amount, help="Dollars that they may cost, in all.")
+@click.option("--llm-usd", type=_amount, help="Dollars that language models may cost, in all.")
+@click.option("--waves", type=click.IntRange(min=1), help="Waves to begin at most.")
+@click.option("--target", type=float, metavar="SCORE", help="Stop once a kept candidate scores this.")
+@click.option(
+    "--plateau",
+    type=click.IntRange(min=1),
+    default=12,
+    show_default=True,
+    metavar="WAVES",
+    help="Stop after so many waves in a row that gave nothing to keep.",
+)
+@click.option("--metrics", type=click.IntRange(min=0, max=65535), metavar="PORT", help="Serve Prometheus metrics.")
+@_json_option
+def run(workspace: Path, as_json: bool, **asked: Any) -> None:
+    """Run wave after wave, without a pause between them, until the budget is spent or there is nothing left to find.
+
+    Caps that are not given are those of program.md's front matter. Ctrl-C lets what runs come to its end, a second one
+    ends it; killed in whatever way, the same command goes on from there.
+
+    \b
+    Example:
+      autoresearch run --clusters 16 --hours 8
+      autoresearch run --clusters 16 --hours 8 --infra simulated
+    """
+    from controller.commands import SearchOptions, run_search
+
+    run_search(workspace, SearchOptions(**asked), _console(as_json), as_json)
+
+
+@main.command()
+@_workspace_option
+@_tag_option
+@click.option("--now", is_flag=True, help="End what runs, too.")
+def stop(workspace: Path, tag: str | None, now: bool) -> None:
+    """Stop a study that runs in another terminal: begin nothing more, and end when what runs has.
+
+    \b
+    Example:
+      autoresearch stop
+    """
+    from controller.commands import stop_search
+
+    click.echo(stop_search(workspace, tag, now))
+
+
+@main.command()
+@_workspace_option
+@_tag_option
+def watch(workspace: Path, tag: str | None) -> None:
+    """Follow a study that runs in another terminal.
+
+    \b
+    Example:
+      autoresearch watch
+    """
+    from controller.commands import watch_search
+
+    watch_search(workspace, tag, _console())
+
+
+@main.command()
+@_workspace_option
 @_tag_option
 @_json_option
-def status(workspace: Path, tag: str | None, as_json: bool) -> None:
+@click.option("--prometheus", "as_prometheus", is_flag=True, help="Print metrics in Prometheus' text format.")
+def status(workspace: Path, tag: str | None, as_json: bool, as_prometheus: bool) -> None:
     """Say how the study stands.
 
     \b
@@ -191,7 +270,11 @@ def status(workspace: Path, tag: str | None, as_json: bool) -> None:
 
     journal, tag = open_to_read(workspace, tag)
     running = study_is_running(journal, tag)
-    if as_json:
+    if as_prometheus:
+        from controller.prometheus import exposition
+
+        click.echo(exposition(study_json(journal, tag, running)), nl=False)
+    elif as_json:
         click.echo(json.dumps(study_json(journal, tag, running), indent=1))
     else:
         click.echo("\n".join(study_lines(journal, tag, running)))

@@ -21,7 +21,10 @@ class Clock(Protocol):
     """Time and chance, as everything in the controller sees them."""
 
     def now(self) -> float:
-        """Unix seconds; may jump when the machine's clock is set."""
+        """Unix seconds, counted on from when this process began: setting the machine's clock changes nothing."""
+
+    def catch_up(self, at: float) -> None:
+        """Count on from the Unix second `at`, should it be earlier now: the machine's clock was set back since."""
 
     def monotonic(self) -> float:
         """Seconds since some fixed moment; never goes back."""
@@ -39,8 +42,14 @@ class Clock(Protocol):
 class RealClock:
     """The machine's own clock."""
 
+    def __init__(self) -> None:
+        self._epoch = time.time() - _since_boot()
+
     def now(self) -> float:
-        return time.time()
+        return self._epoch + _since_boot()
+
+    def catch_up(self, at: float) -> None:
+        self._epoch += max(0.0, at - self.now())
 
     def monotonic(self) -> float:
         return time.monotonic()
@@ -55,6 +64,11 @@ class RealClock:
         return asyncio.run(main)
 
 
+def _since_boot() -> float:
+    """Seconds that go on while the machine sleeps, where it knows of such."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class VirtualClock:
     """A clock whose seconds cost nothing: when every task waits for a timer, time leaps to the next one.
 
@@ -64,6 +78,7 @@ class VirtualClock:
 
     def __init__(self, start: float = 1_800_000_000.0, seed: int = 0) -> None:
         self._start = start
+        self._set_by = 0.0
         self._elapsed = 0.0
         self._random = random.Random(seed)
 
@@ -73,6 +88,9 @@ class VirtualClock:
     def monotonic(self) -> float:
         return self._elapsed
 
+    def catch_up(self, at: float) -> None:
+        self._start += max(0.0, at - self.now())
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
@@ -80,12 +98,19 @@ class VirtualClock:
         return f"{self._random.getrandbits(128):032x}"
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        with asyncio.Runner(loop_factory=lambda: _VirtualLoop(self)) as runner:
-            return runner.run(main)
+        try:
+            with asyncio.Runner(loop_factory=lambda: _VirtualLoop(self)) as runner:
+                return runner.run(main)
+        finally:
+            self._start, self._set_by = self._start + self._set_by, 0.0
 
     def leap(self, seconds: float) -> None:
         """Move on by `seconds`."""
         self._elapsed += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Set the machine's clock forth or back by `seconds`: the next process sees it, as with a real one."""
+        self._set_by += seconds
 
 
 class _VirtualLoop(asyncio.SelectorEventLoop):

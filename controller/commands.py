@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from controller.clock import Clock, RealClock
+from controller.clock import Clock, RealClock, VirtualClock
 from controller.journal import DIRECTORY, Journal, reading, study_lock
 from controller.journal.lock import is_locked
 from controller.journal.store import FILE
@@ -21,55 +23,125 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from controller.backends import Backend
+    from controller.backends.simulated import Scenario
     from controller.proposers import Proposer
+    from controller.search import Stop
     from controller.study import Study
     from controller.wave import Design
     from controller.workspace import Workspace
 
 FIXED = ("prepare", "prepare.py")
 """What a workspace's train.py stands on, as far as research leaves it alone."""
-
-CELLS = 12
-"""Cells a proposer is asked for at least: enough for a screen of eleven factors."""
+ENDS = {"plateau": "a plateau", "target": "the target is reached", "budget": "the budget is spent"}
+"""What a person is told of the end of a run, by why it ended."""
+FAREWELL_SECONDS = 10.0
+"""How long the end of a command waits for notifications that are on their way."""
 
 
 @dataclass(frozen=True)
-class WaveOptions:
-    """What the user asked `wave` for."""
+class SearchOptions:
+    """What the user asked `wave` or `run` for; `wave` has no caps, and asks for one wave."""
 
     clusters: int
     infra: str
     tag: str | None
     seed: int
     proposer: str
-    factors: tuple[str, ...]
+    factors: tuple[str, ...] = ()
+    waves: int | None = None
+    hours: float | None = None
+    gpu_hours: float | None = None
+    usd: float | None = None
+    llm_usd: float | None = None
+    target: float | None = None
+    plateau: int | None = None
+    verbose: bool = False
+    metrics: int | None = None
 
 
-def run_wave(start: Path, options: WaveOptions, console: Console, as_json: bool) -> None:
+def run_wave(start: Path, options: SearchOptions, console: Console, as_json: bool) -> None:
     """One turn of the search, with everything a person wants to see of it."""
-    from controller.live import Display
-    from controller.study import branch_name, choose_tag, open_study
-    from controller.turn import Turn, take
-    from controller.wave import Request
-    from controller.workspace import find, open_directory
+    from controller.search import CELLS
 
-    clock = RealClock()
-    workspace = find(start)
-    proposer = _proposer(options)
-    backend = _backend(options.infra, workspace.root, workspace.directory, clock)
+    with _opened(start, options, console) as opened:
+        room = max(CELLS, options.clusters)
+        ended, stop = _search(opened, options, console, room=room, waves=1, overlap=False)
+        slots = min(options.clusters, opened.backend.capacity)
+        if not ended:
+            opened.say(stop.sentence)
+            return
+        *before, asked = ended
+        if not as_json:
+            for wave in before:
+                _tell_wave(opened.study, wave, slots, console)
+        _tell_wave(opened.study, asked, slots, console, as_json)
+
+
+def run_search(start: Path, options: SearchOptions, console: Console, as_json: bool) -> None:
+    """Wave after wave until something says stop, and then what has come of it."""
+    from controller.standing import study_json
+    from controller.summary import summary_lines
+
+    with _opened(start, options, console) as opened:
+        journal, tag = opened.study.journal, opened.study.tag
+        try:
+            _search(opened, options, console, waves=options.waves, overlap=True)
+        finally:
+            page, why = _drawn(opened.study)
+            if not as_json:
+                lines = ["", *summary_lines(journal, tag, False), f"plot       {page or why}"]
+                console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+        if as_json:
+            state = study_json(journal, tag, False)
+            click.echo(json.dumps({**state, "plot": str(page) if page else None}, indent=1))
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """All that a search needs, opened and checked; closed by the context it came from."""
+
+    study: Study
+    backend: Backend
+    proposer: Proposer
+    clock: Clock
+    say: Callable[[str], None]
+
+
+@contextmanager
+def _opened(start: Path, options: SearchOptions, console: Console) -> Iterator[_Opened]:
+    """The study of the workspace around `start`, or, for a simulation, of a copy of it."""
+    from controller.study import branch_name, choose_tag, open_study
+    from controller.workspace import find, open_directory
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    workspace = find(start)
+    simulated = options.infra.partition(":")[0] == "simulated"
+    clock: Clock = RealClock()
+    if simulated:
+        from controller.simulation import copied
+
+        scenario = _scenario(options.infra)
+        workspace, clock = copied(workspace), VirtualClock(clock.now())
+        say(f"simulating, in a copy of the workspace: autoresearch -C {workspace.root} status")
+    proposer = _proposer(options)
+
     with ExitStack() as stack:
 
         def opened() -> Journal:
-            journal = Journal.open(open_directory(workspace), clock)
+            journal = Journal.open(open_directory(workspace), clock, durable=not simulated)
             stack.callback(journal.close)
             return journal
 
         journal = opened() if (workspace.directory / FILE).exists() else None
         tag = choose_tag(workspace, journal, options.tag, clock)
+        if simulated:
+            from controller.simulation import simulated_backend
+
+            backend: Backend = simulated_backend(workspace, scenario, options.seed, clock)
+        else:
+            backend = _backend(options.infra, workspace.root, workspace.directory, clock)
         try:
             _refuse_mistakes(workspace, options, journal, tag, clock)
         except UserError as error:
@@ -87,27 +159,102 @@ def run_wave(start: Path, options: WaveOptions, console: Console, as_json: bool)
         say(f"study {tag} on branch {study.branch}, incumbent {study.incumbent.id} at {study.tip[:10]}")
         if elsewhere := _elsewhere(workspace, journal, tag):
             say(elsewhere.removeprefix("; "))
-        display = Display(console, journal, tag, clock)
-        request = Request(_asked(options), options.seed, options.clusters, max(CELLS, options.clusters))
-        turn = Turn(study, backend, proposer, request, display, say)
-        with display.shown():
-            *before, asked = clock.run(take(turn, clock))
-        slots = min(options.clusters, backend.capacity)
-        if not as_json:
-            for wave in before:
-                _tell_wave(study, wave, slots, console)
-        _tell_wave(study, asked, slots, console, as_json)
+        yield _Opened(study, backend, proposer, clock, say)
+
+
+def _search(
+    opened: _Opened,
+    options: SearchOptions,
+    console: Console,
+    *,
+    waves: int | None,
+    overlap: bool,
+    room: int | None = None,
+) -> tuple[list[str], Stop]:
+    """Run the search under everything that watches it; the waves that ended, and why it stopped."""
+    from controller.budget import Caps
+    from controller.live import Display
+    from controller.logbook import open_logbook
+    from controller.notify import notifier
+    from controller.search import Order, Outside, Search
+    from controller.signals import heeded
+    from controller.summary import summary_lines
+
+    study, clock = opened.study, opened.clock
+    journal, tag, settings = study.journal, study.tag, study.workspace.settings
+    asked = Caps(options.hours, options.gpu_hours, options.usd, options.llm_usd)
+    order = Order(
+        asked=_asked(options),
+        seed=options.seed,
+        clusters=options.clusters,
+        room=room,
+        waves=waves,
+        target=options.target,
+        plateau=options.plateau,
+        overlap=overlap,
+        caps=asked.over(settings) if overlap else asked,
+    )
+    told = notifier(os.environ)
+    display = Display(console, journal, tag, clock, live=not options.verbose)
+    tell = told.tell if told else lambda title, text: None
+    search = Search(study, order, Outside(opened.backend, opened.proposer, display, opened.say, tell), clock)
+    display.ledger = search.ledger
+
+    async def main() -> Stop:
+        with heeded(search, opened.say):
+            return await search.run()
+
+    with ExitStack() as stack:
+        stack.enter_context(open_logbook(study.workspace.directory, options.verbose, sys.stderr))
+        if told:
+            stack.callback(told.close, FAREWELL_SECONDS)
+        if options.metrics is not None:
+            port = stack.enter_context(_served(study, options.metrics, clock))
+            opened.say(f"metrics: http://127.0.0.1:{port}/metrics")
+        stack.enter_context(display.shown())
+        noun = "cluster" if options.clusters == 1 else "clusters"
+        opened.say(f"bringing up {options.clusters} {opened.backend.name} {noun} and preparing their data")
+        why = "error"
+        try:
+            stop = clock.run(main())
+            why = stop.why
+            return search.ended, stop
+        finally:
+            if overlap:
+                # Whoever reads it on a phone has seen nothing else.
+                over = ENDS.get(why, "the run is over")
+                tell(f"{tag}: {over}", "\n".join(summary_lines(journal, tag, False)))
+
+
+@contextmanager
+def _served(study: Study, port: int, clock: Clock) -> Iterator[int]:
+    from controller.prometheus import serve
+    from controller.standing import study_json
+
+    def read() -> dict[str, Any]:
+        reader = Journal.read(study.workspace.directory, clock)
+        assert reader is not None
+        try:
+            return study_json(reader, study.tag, True)
+        finally:
+            reader.close()
+
+    with serve(port, read) as real:
+        yield real
+
+
+def _drawn(study: Study) -> tuple[Path | None, str]:
+    try:
+        return draw(study.workspace.root, study.tag, None), ""
+    except UserError as error:  # All is recorded, whether or not its picture can be drawn.
+        return None, f"none, {error}"
 
 
 def _tell_wave(study: Study, wave: str, slots: int, console: Console, as_json: bool = False) -> None:
     from controller import report
 
     journal, tag = study.journal, study.tag
-    page, why = None, ""
-    try:
-        page = draw(study.workspace.root, tag, None)
-    except UserError as error:  # The wave is over and recorded, whether or not its picture can be drawn.
-        why = f"none, {error}"
+    page, why = _drawn(study)
     if as_json:
         told = {**report.wave_json(journal, tag, wave, slots), "plot": str(page) if page else None}
         click.echo(json.dumps(told, indent=1))
@@ -124,7 +271,7 @@ def _tell_wave(study: Study, wave: str, slots: int, console: Console, as_json: b
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
-def preview_wave(start: Path, options: WaveOptions, console: Console, as_json: bool) -> None:
+def preview_wave(start: Path, options: SearchOptions, console: Console, as_json: bool) -> None:
     """What the wave would run. Leaves no trace: neither journal nor branch nor candidates."""
     from controller import designs
     from controller.study import choose_tag
@@ -133,7 +280,8 @@ def preview_wave(start: Path, options: WaveOptions, console: Console, as_json: b
 
     clock = RealClock()
     workspace = find(start)
-    _backend(options.infra, workspace.root, workspace.directory, clock)
+    if options.infra.partition(":")[0] != "simulated":
+        _backend(options.infra, workspace.root, workspace.directory, clock)
     journal = Journal.read(workspace.directory, clock)
     tag = choose_tag(workspace, journal, options.tag, clock)
     designed = _designed(workspace, options, journal, tag, clock)
@@ -161,7 +309,7 @@ def _elsewhere(workspace: Workspace, journal: Journal | None, tag: str) -> str:
 
 
 def _refuse_mistakes(
-    workspace: Workspace, options: WaveOptions, journal: Journal | None, tag: str, clock: Clock
+    workspace: Workspace, options: SearchOptions, journal: Journal | None, tag: str, clock: Clock
 ) -> None:
     """Raise UserError for what can't run, before anything is written and any time is spent."""
     from controller.edits import parse_factor, set_knobs
@@ -176,11 +324,12 @@ def _refuse_mistakes(
         _designed(workspace, options, journal, tag, clock)
 
 
-def _designed(workspace: Workspace, options: WaveOptions, journal: Journal | None, tag: str, clock: Clock) -> Design:
+def _designed(workspace: Workspace, options: SearchOptions, journal: Journal | None, tag: str, clock: Clock) -> Design:
     """What the wave would run. Writes nothing, neither into `journal` nor into git."""
     import asyncio
     import tempfile
 
+    from controller.search import CELLS
     from controller.study import preview_study
     from controller.wave import Request, design
 
@@ -219,6 +368,36 @@ def _root_with_journal(start: Path) -> Path:
 def study_is_running(journal: Journal, tag: str) -> bool:
     """Whether a live controller holds the study."""
     return is_locked(journal.path.parent, tag)
+
+
+def stop_search(start: Path, tag: str | None, now: bool) -> str:
+    """Ask the controller that runs the study to stop; returns what will come of it."""
+    from controller.journal.lock import holder
+    from controller.signals import STOP, STOP_NOW
+
+    journal, tag = open_to_read(start, tag)
+    process = holder(journal.path.parent, tag)
+    if process is None:
+        raise UserError(f"study {tag} is not being run, so there is nothing to stop; see `autoresearch status`")
+    try:
+        os.kill(process, STOP_NOW if now else STOP)
+    except (ProcessLookupError, PermissionError):
+        raise UserError(
+            f"process {process} of study {tag} can't be signalled from here; stop it where it runs"
+        ) from None
+    if now:
+        return f"process {process} ends what runs of study {tag}, and itself"
+    return f"process {process} begins nothing more of study {tag}, and ends when what runs has; `--now` is quicker"
+
+
+def watch_search(start: Path, tag: str | None, console: Console) -> None:
+    """Show how the study goes on, for as long as somebody runs it."""
+    import asyncio
+
+    from controller.watch import follow
+
+    journal, tag = open_to_read(start, tag)
+    asyncio.run(follow(journal, tag, console, RealClock(), lambda: study_is_running(journal, tag)))
 
 
 def candidate_diff(start: Path, tag: str | None, name: str) -> str:
@@ -302,7 +481,7 @@ def run_reproduce(start: Path, name: str | None, console: Console, as_json: bool
     return found.reproduced
 
 
-def _proposer(options: WaveOptions) -> Proposer:
+def _proposer(options: SearchOptions) -> Proposer:
     from controller.edits import parse_factor
     from controller.proposers import Doe, Person
 
@@ -313,7 +492,7 @@ def _proposer(options: WaveOptions) -> Proposer:
     return Doe()
 
 
-def _asked(options: WaveOptions) -> dict[str, Value]:
+def _asked(options: SearchOptions) -> dict[str, Value]:
     """What makes two requests the same one."""
     return {
         "proposer": "person" if options.factors else options.proposer,
@@ -322,11 +501,18 @@ def _asked(options: WaveOptions) -> dict[str, Value]:
     }
 
 
+def _scenario(infra: str) -> Scenario:
+    from controller.backends.simulated import load
+
+    file = infra.partition(":")[2]
+    return load(Path(file) if file else None)
+
+
 def _backend(infra: str, root: Path, directory: Path, clock: Clock) -> Backend:
     from controller.backends.local import Local, workspace_python
 
     if infra != "local":
-        raise UserError(f"--infra {infra} is not supported; use --infra local")
+        raise UserError(f"--infra {infra} is not supported; use --infra local, or simulated to try a night out")
     return Local(directory, workspace_python(root, sys.executable), clock)
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from controller.clock import Clock
+from controller.budget import Ledger
+from controller.clock import Clock, RealClock
 from controller.journal import Journal, reading
 from controller.records import Experiment, Outcome
 from controller.scheduler import Running, Scheduler
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SHOWN_CLUSTERS = 40
+REFRESH_SECONDS = 0.25
 
 
 class Display:
     """Observes a scheduler for one study; `live` is the terminal's table where there is a terminal."""
 
-    def __init__(self, console: Console, journal: Journal, tag: str, clock: Clock) -> None:
+    def __init__(self, console: Console, journal: Journal, tag: str, clock: Clock, live: bool = True) -> None:
         self._console = console
         self._journal = journal
         self._tag = tag
@@ -31,12 +33,18 @@ class Display:
         self._last: dict[str, str] = {}
         self._ended = 0
         self._left = 0
+        self._wants_live = live and console.is_terminal
+        # Whoever looks lives in real time: a simulated night passes in seconds, and drawing would take most of them.
+        self._eyes = RealClock()
+        self._drawn_at = 0.0
+        self.ledger: Ledger | None = None
         self.live: Live | None = None
 
     def changed(self, scheduler: Scheduler) -> None:
         self._left = len(scheduler.waiting) + len(scheduler.running)
-        if self.live:
-            self.live.update(self._table(scheduler))
+        if self.live and self._eyes.monotonic() - self._drawn_at > REFRESH_SECONDS:
+            self._drawn_at = self._eyes.monotonic()
+            self.live.update(self._table(scheduler), refresh=True)
 
     def ended(self, experiment: Experiment, cluster: str, outcome: Outcome) -> None:
         self._ended += 1
@@ -54,12 +62,12 @@ class Display:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Show the live table for as long as this context lasts, if this is a terminal."""
-        if not self._console.is_terminal:
+        if not self._wants_live:
             yield
             return
         from rich.live import Live
 
-        with Live(console=self._console, refresh_per_second=4, transient=True) as self.live:
+        with Live(console=self._console, auto_refresh=False, transient=True) as self.live:
             yield
         self.live = None
 
@@ -77,7 +85,10 @@ class Display:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=f"{self._ended} done, {self._left} to go", title_justify="left", box=None, pad_edge=False)
+        title = f"{self._ended} done, {self._left} to go"
+        for name, (spent, cap) in (self.ledger.used() if self.ledger else {}).items():
+            title += f", {spent:.2f} of {cap:g} {name.replace('_', ' ')}"
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         for heading in ("cluster", "accelerator", "running", "progress", "last score"):
             table.add_column(heading)
         busy: dict[str, Running] = {}

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from controller.settings import Gate
 
 CONFIDENCE = 0.95
+CONCURRENT_SECONDS = 2 * 3600.0
+"""How far apart two runs may begin and still be compared: what drifts over a night drifts little in so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +96,23 @@ def promoted(
 
 
 def blocks(results: Iterable[Result], incumbent: str) -> list[Block]:
-    """The confirmation results of one wave, one block for each accelerator they ran on."""
-    found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    """The confirmation results of one wave, one block for each accelerator they ran on.
+
+    A run that began long before or after the control of its seed is left out: it would compare two times of the day, as
+    when a controller was dead for a night in the middle of a block.
+    """
+    runs: dict[tuple[str, int], list[Result]] = defaultdict(list)
     for result in results:
         experiment = result.experiment
         if experiment.tier is Tier.CONFIRMATION and result.score is not None and result.accelerator:
-            found[result.accelerator][experiment.candidate][experiment.seed] = result.score
+            runs[result.accelerator, experiment.seed].append(result)
+    found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for (accelerator, seed), block in runs.items():
+        control = next((run.started for run in block if run.experiment.candidate == incumbent), None)
+        for run in block:
+            apart = 0.0 if run.started is None or control is None else abs(run.started - control)
+            if run.score is not None and apart <= CONCURRENT_SECONDS:
+                found[accelerator][run.experiment.candidate][seed] = run.score
     return [Block(accelerator, incumbent, scores) for accelerator, scores in found.items()]
 
 

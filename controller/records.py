@@ -167,7 +167,8 @@ class Candidate:
     """One version of the editable file: a commit whose parent is the incumbent it was proposed against.
 
     `knobs` are the knobs in which it differs from that incumbent, with its own values; `model` is the digest of what
-    the file resolves to, by which two spellings of one model are recognised.
+    the file resolves to, by which two spellings of one model are recognised. `origin` is the candidate that this one
+    is on top of a newer incumbent, if any.
     """
 
     id: str
@@ -176,6 +177,7 @@ class Candidate:
     knobs: Knobs
     model: str
     proposal: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +195,15 @@ class Experiment:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A SkyPilot cluster or a slot on this machine; `accelerator` is what it was observed to have."""
+    """A SkyPilot cluster or a slot on this machine; `accelerator` is what it was observed to have.
+
+    `billed_seconds` is for how long it has been billed when it is told of: a duration, as clocks of two machines may
+    differ. None where nobody knows better than whoever sees it first.
+    """
 
     name: str
     accelerator: str
+    billed_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

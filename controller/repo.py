@@ -7,23 +7,46 @@ would show up there as the user's own undoing of the winner.
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
+import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from stat import S_ISDIR, S_ISLNK, S_ISREG
+from typing import IO, TYPE_CHECKING
 
+from controller.drafts import EMAIL, IDENTITY, Draft, instructions
+from controller.objects import Objects, Recent
 from controller.records import UserError
+from controller.tarball import MAX_AT, Member, members, tarball
 
 if TYPE_CHECKING:
     from git import Repo as GitRepo
 
+__all__ = ["EMAIL", "IDENTITY", "Draft", "Export", "Repository", "initialise"]
+
+LOCK_PATIENCE_MS = 1000
+"""How long git waits for another process that is changing one of our refs, which takes milliseconds."""
+
 _CONFIGURATION = ("-c", "core.quotepath=false", "-c", "i18n.commitEncoding=utf-8")
 _REPOSITORY_VARIABLES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"}
+_OWN_REFS = "refs/autoresearch/"
+_ATTRIBUTES_OF_EXPORTS = {"export-ignore", "export-subst", "text", "crlf", "eol", "ident", "filter"} | {
+    "working-tree-encoding"
+}
 
-IDENTITY = "autoresearch"
-EMAIL = "autoresearch@localhost"
+
+@dataclass(frozen=True)
+class Export:
+    """The files of a commit: as a tar archive, and the SHA-256 of every regular one's content by its path."""
+
+    archive: bytes
+    digests: Mapping[str, str]
 
 
 class Repository:
@@ -32,6 +55,8 @@ class Repository:
     def __init__(self, git: GitRepo) -> None:
         self._git = git
         self.root = Path(git.working_tree_dir or git.git_dir)
+        self._objects = Objects(self.root, _environment())
+        self._plain = Recent[bool](64)
 
     @classmethod
     def find(cls, start: Path) -> Repository:
@@ -81,13 +106,11 @@ class Repository:
 
     def read_bytes(self, commit: str, path: str) -> bytes | None:
         """The bytes of `path` at `commit`; None where there is no such file."""
-        status, kind, _ = self._git_command(["cat-file", "-t", f"{commit}:{path}"], {}, None)
-        if status != 0 or kind.strip() != b"blob":
+        found = self._objects.commit(commit)
+        entry = self._objects.entry(found.tree, path) if found is not None else None
+        if entry is None or not (S_ISREG(entry.mode) or S_ISLNK(entry.mode)):
             return None
-        status, content, reason = self._git_command(["cat-file", "blob", f"{commit}:{path}"], {}, None)
-        if status != 0:
-            raise UserError(f"git cat-file failed: {reason}")
-        return content
+        return self._objects.content(entry.id)
 
     def message(self, commit: str) -> str:
         """The message of `commit`."""
@@ -111,33 +134,42 @@ class Repository:
         """One line a commit, from `old` (exclusive) to `new`."""
         return self._run("log", "--oneline", "--no-color", f"{old}..{new}")
 
-    def archive(self, commit: str) -> bytes:
-        """Every file of `commit` as a tar archive: as committed, whatever line endings this machine is set to.
+    def export(self, commit: str) -> Export:
+        """The files of `commit`: as committed, whatever line endings this machine is set to.
 
-        What the commit's own .gitattributes say (`export-ignore`, `eol`) holds everywhere, and here too.
+        What the commit's own .gitattributes say (`export-ignore`, `eol`) holds everywhere, and here too; the archive is
+        always that of `git archive`, byte for byte.
+
+        Candidates differ in one file: what they share is read and hashed once. Attributes that are set outside the
+        commit are looked at once for all commits with files of the same names.
         """
-        local = ("-c", "core.autocrlf=false", "-c", "core.eol=lf")
-        status, output, reason = self._git_command([*local, "archive", "--format=tar", commit], {}, None)
-        if status != 0:
-            raise UserError(f"git archive failed: {reason}")
-        return output
+        found = self._objects.commit(commit)
+        packed = members(self._objects, found.tree) if found is not None else None
+        if found is None or packed is None or found.at is None or found.at > MAX_AT or not self._is_plain(packed):
+            return self._export_by_git(commit)
+        files = [member for member in packed if S_ISREG(member.mode)]
+        digests = {os.fsdecode(file.name): self._objects.digest(file.id, file.content) for file in files}
+        return Export(tarball(found.id, found.at, packed), digests)
 
-    def commit_edit(self, parent: str, edits: Mapping[str, str], message: str, at: float) -> str:
-        """A commit on `parent` in which the files in `edits` have new texts; no ref points at it yet.
+    def commit_edits(self, parent: str, drafts: Sequence[Draft], at: float) -> list[str]:
+        """A commit on `parent` for each of `drafts`, made at the Unix second `at`; their refs point at them.
 
-        The same arguments give the same commit, so that making it twice makes it once.
+        The same arguments give the same commits, so that making them twice makes them once. Cut off before the refs, it
+        leaves nothing but objects that nobody refers to; the refs all change, or none where git says no. Raises
+        UserError where `parent` is no commit, a path is no file's, or git fails.
         """
-        with tempfile.TemporaryDirectory() as scratch:
-            env = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
-            self._run("read-tree", parent, env=env)
-            for path, text in edits.items():
-                file = Path(scratch, "blob")
-                file.write_bytes(text.encode("utf-8", errors="surrogateescape"))
-                blob = self._run("hash-object", "-w", "--no-filters", str(file))
-                mode = self._mode(parent, path)
-                self._run("update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", env=env)
-            tree = self._run("write-tree", env=env)
-        return self.commit_tree(tree, parent, message, at)
+        base = self._objects.commit(parent)
+        if base is None:
+            raise UserError(f"there is no commit {parent} to edit")
+        modes = {path: self._mode(base.tree, path) for path in {path for draft in drafts for path in draft.edits}}
+        # A pack, however few they are: it is on the disk before a ref is, where git does not wait for loose objects.
+        settings = ("-c", "fastimport.unpackLimit=0", "-c", "core.ignoreCase=false")
+        with _as_file(instructions(base.id, drafts, modes, at)) as told:
+            made = self._run(*settings, "fast-import", "--quiet", told=told).split() if drafts else []
+        refs = {draft.ref: commit for draft, commit in zip(drafts, made, strict=True) if draft.ref is not None}
+        if refs:
+            self._point_all(refs)
+        return made
 
     def commit_tree(self, tree: str, parent: str, message: str, at: float) -> str:
         """A commit of `tree` (a tree, or a commit whose tree is meant) on `parent`."""
@@ -204,12 +236,76 @@ class Repository:
         staged = self._run("diff-index", "--cached", "--name-only", commit, "--", tree=tree)
         return not staged and not self._run("diff-files", "--name-only", tree=tree)
 
-    def _mode(self, commit: str, path: str) -> str:
-        listing = self._run("ls-tree", commit, "--", path)
-        return listing.split(" ", 1)[0] if listing else "100644"
+    def _mode(self, tree: str, path: str) -> int:
+        """The mode of a file that is edited, or a plain one's where it is new. Raises UserError for what is no file."""
+        parts = path.split("/")
+        if "\0" in path or any(part in ("", ".", "..") or part.lower() == ".git" for part in parts):
+            raise UserError(f"{path!r} is no path of a file in a repository")
+        for depth in range(1, len(parts)):
+            above = self._objects.entry(tree, "/".join(parts[:depth]))
+            if above is not None and not S_ISDIR(above.mode):
+                raise UserError(f"{path} can't be a file, as {'/'.join(parts[:depth])} is no folder")
+        entry = self._objects.entry(tree, path)
+        if entry is None:
+            return 0o100644
+        if S_ISLNK(entry.mode):
+            return 0o120000
+        if not S_ISREG(entry.mode):
+            raise UserError(f"{path} can't be a file, as it is a folder")
+        return 0o100755 if entry.mode & 0o100 else 0o100644
 
-    def _run(self, *arguments: str, env: Mapping[str, str] | None = None, tree: Path | None = None) -> str:
-        status, output, reason = self._git_command(arguments, env or {}, tree)
+    def _point_all(self, refs: Mapping[str, str]) -> None:
+        told = [b"update %s\0%s\0\0" % (os.fsencode(ref), commit.encode()) for ref, commit in refs.items()]
+        patience = ("-c", f"core.filesRefLockTimeout={LOCK_PATIENCE_MS}")
+        command = (*patience, "update-ref", "-m", "autoresearch", "-z", "--stdin")
+        with _as_file(told) as file:
+            status, _, reason = self._git_command(command, {}, None, file)
+            if status != 0 and ".lock': File exists" in reason:
+                # Nobody else changes these refs for so long: git was killed, by a power cut say, while it did.
+                common = self.root / self._run("rev-parse", "--git-path", _OWN_REFS)
+                for ref in refs:
+                    if ref.startswith(_OWN_REFS):
+                        Path(common, f"{ref.removeprefix(_OWN_REFS)}.lock").unlink(missing_ok=True)
+                status, _, reason = self._git_command(command, {}, None, file)
+        if status != 0:
+            raise UserError(f"git update-ref failed: {reason}")
+
+    def _is_plain(self, packed: Sequence[Member]) -> bool:
+        """Whether no setting outside the commit has a say in how `git archive` packs these."""
+        names = b"".join(member.name + b"\0" for member in packed)
+        key = sha256(names).hexdigest()
+        known = self._plain.get(key)
+        if known is None:
+            with tempfile.TemporaryDirectory() as nowhere, _as_file([names]) as file:
+                env = {"GIT_INDEX_FILE": str(Path(nowhere, "index"))}
+                said = self._run("check-attr", "--cached", "--all", "-z", "--stdin", env=env, told=file)
+            known = not _ATTRIBUTES_OF_EXPORTS.intersection(said.split("\0")[1::3])
+            known = known and self._try("config", "--get", "tar.umask") is None
+            self._plain.keep(key, known)
+        return known
+
+    def _export_by_git(self, commit: str) -> Export:
+        local = ("-c", "core.autocrlf=false", "-c", "core.eol=lf")
+        status, output, reason = self._git_command([*local, "archive", "--format=tar", commit], {}, None)
+        if status != 0:
+            raise UserError(f"git archive failed: {reason}")
+        digests: dict[str, str] = {}
+        with tarfile.open(fileobj=io.BytesIO(output)) as tar:
+            for member in tar:
+                if member.isfile():
+                    file = tar.extractfile(member)
+                    assert file is not None
+                    digests[member.name] = sha256(file.read()).hexdigest()
+        return Export(output, digests)
+
+    def _run(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        tree: Path | None = None,
+        told: IO[bytes] | None = None,
+    ) -> str:
+        status, output, reason = self._git_command(arguments, env or {}, tree, told)
         if status != 0:
             raise UserError(f"git {arguments[0]} failed: {reason}")
         return output.decode("utf-8", errors="surrogateescape").removesuffix("\n")
@@ -222,19 +318,33 @@ class Repository:
         return None if status != 0 else output.decode("utf-8", errors="surrogateescape").removesuffix("\n")
 
     def _git_command(
-        self, arguments: Sequence[str], env: Mapping[str, str], tree: Path | None
+        self, arguments: Sequence[str], env: Mapping[str, str], tree: Path | None, told: IO[bytes] | None = None
     ) -> tuple[int, bytes, str]:
-        # Run from one of git's own hooks, we would inherit which repository and index that hook is about.
-        clean = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
+        if told is not None:
+            told.seek(0)
         done = subprocess.run(
             ["git", *_CONFIGURATION, *arguments],
             cwd=tree or self.root,
-            env={**clean, "LC_ALL": "C", "LANGUAGE": "C", **env},
-            stdin=subprocess.DEVNULL,
+            env={**_environment(), **env},
+            stdin=told or subprocess.DEVNULL,
             capture_output=True,
             check=False,
         )
         return done.returncode, done.stdout, " ".join(done.stderr.decode("utf-8", errors="replace").split())
+
+
+def _environment() -> dict[str, str]:
+    # Run from one of git's own hooks, we would inherit which repository and index that hook is about.
+    clean = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
+    return {**clean, "LC_ALL": "C", "LANGUAGE": "C"}
+
+
+@contextmanager
+def _as_file(parts: Iterable[bytes]) -> Iterator[IO[bytes]]:
+    """A file to read from: unlike through a pipe, git gets all of it even where we are killed meanwhile."""
+    with tempfile.TemporaryFile() as file:
+        file.writelines(parts)
+        yield file
 
 
 def initialise(directory: Path) -> Repository:

@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 from controller.harness.output import NAME
 from controller.records import Tier, UserError
 
-CHANGEABLE = frozenset({"budget"})
+CHANGEABLE = frozenset({"budget", "prices"})
 """The settings that may change while a study runs; the others are what makes its scores comparable."""
 
 MOST_SEEDS = 500
@@ -100,14 +100,14 @@ class Metric(_Strict):
 class Screening(_Strict):
     """The tier that asks many cheap questions: `seeds` runs of each cell."""
 
-    accelerators: tuple[str, ...] = ("H100",)
+    accelerators: tuple[str, ...] = Field(default=("H100",), min_length=1)
     seeds: int = Field(default=1, ge=1, le=MOST_SEEDS)
 
 
 class Confirmation(_Strict):
     """The tier that decides: the `promote` best cells, `seeds` fresh seeds each, beside as many controls."""
 
-    accelerators: tuple[str, ...] = ("H200",)
+    accelerators: tuple[str, ...] = Field(default=("H200",), min_length=1)
     seeds: int = Field(default=3, ge=1, le=MOST_SEEDS)
     promote: PositiveInt = 3
 
@@ -127,7 +127,10 @@ class Tiers(_Strict):
 
 
 class Budget(_Strict):
-    """Caps of a whole study. A single wave is bounded by its size; these bind `autoresearch run`."""
+    """Caps of `autoresearch run`. A single wave is bounded by its size.
+
+    `hours` is how long one run may take; the others bind the whole study, however often it is run.
+    """
 
     hours: PositiveFloat | None = None
     gpu_hours: PositiveFloat | None = None
@@ -143,6 +146,10 @@ class Settings(_Strict):
     edit: str | None = None
     tiers: Tiers = Tiers()
     budget: Budget = Budget()
+    prices: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """Dollars for an hour of each accelerator."""
+    early_stopping: bool = True
+    """Whether runs that are clearly worse than the incumbent at the same point are ended."""
     min_effect: float = Field(default=0.0005, ge=0)
     timeout_minutes: PositiveFloat = 10
 
@@ -160,8 +167,8 @@ class Settings(_Strict):
         return (self.tiers.screening if tier is Tier.SCREENING else self.tiers.confirmation).accelerators
 
     def recorded(self) -> dict[str, Any]:
-        """The settings as the journal keeps them; without gates as they were before gates could be set."""
-        return self.model_dump(mode="json", exclude=None if self.gates else {"gates"})
+        """The settings as the journal keeps them."""
+        return self.model_dump(mode="json")
 
 
 def parse(program: str, file: str = "program.md") -> Settings:

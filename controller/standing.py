@@ -7,25 +7,47 @@ from typing import Any
 
 from controller.journal import Journal, reading
 from controller.records import Verdict
+from controller.summary import caps_of, spending, summary_lines
 
 
 def study_json(journal: Journal, tag: str, running: bool) -> dict[str, Any]:
     """A study as one object: the contract of `autoresearch status --json`."""
     study = reading.study_of(journal, tag)
     counts = reading.counts(journal, tag)
-    unfinished = reading.unfinished_wave(journal, tag)
+    unfinished = reading.open_waves(journal, tag)
+    run = reading.last_run(journal, tag)
+    failed, lost = reading.infrastructure(journal, tag)
     return {
         "study": tag,
         "branch": study.branch,
         "tip": study.tip,
         "incumbent": _standing(journal, study, study.incumbent),
         "baseline": _standing(journal, study, study.baseline),
-        "budget": study.settings.get("budget", {}),
+        "budget": {
+            **study.settings.get("budget", {}),
+            "caps": caps_of(journal, study),
+            "spent": spending(journal, study, running),
+        },
         "counts": counts,
         "clusters": [{"cluster": name, "accelerator": what} for name, what in reading.clusters(journal, tag)],
+        "run": run
+        and {
+            "started": run.started,
+            "stopped": run.stopped,
+            "why": run.why,
+            "reason": run.reason,
+            "asked": dict(run.asked),
+        },
         "health": {
             "controller_running": running,
-            "unfinished_wave": unfinished[0].id if unfinished else None,
+            "unfinished_wave": unfinished[0][0].id if unfinished else None,
+            "open_waves": len(unfinished),
+            "clusters_up": len(reading.leases(journal, tag, open_only=True)) if running else 0,
+            "attempts_in_flight": len(reading.attempts(journal, tag, open_only=True)) if running else 0,
+            "experiments_waiting": counts.get("queued", 0),
+            "seconds_since_last_event": round(max(0.0, journal.now() - reading.last_at(journal, tag)), 3),
+            "infrastructure_failures": failed,
+            "clusters_lost": lost,
             "self_reported": reading.any_self_reported(journal, tag),
             "unsandboxed": reading.any_unsandboxed(journal, tag),
         },
@@ -33,25 +55,21 @@ def study_json(journal: Journal, tag: str, running: bool) -> dict[str, Any]:
 
 
 def study_lines(journal: Journal, tag: str, running: bool) -> list[str]:
-    """A study in a few lines that a person reads in ten seconds."""
+    """A study in a few lines: the summary, then where it stands."""
     state = study_json(journal, tag, running)
     study = reading.study_of(journal, tag)
-    baseline, incumbent, counts = state["baseline"], state["incumbent"], state["counts"]
-    lines = [f"study {tag} on branch {study.branch}: {'running now' if running else 'not running'}"]
-    if study.incumbent == study.baseline:
-        lines.append("nothing has been kept yet")
-    else:
-        decision = next(one for one in reversed(reading.decisions(journal, tag)) if one.verdict is Verdict.KEEP)
-        lines.append(f"last: {decision.sentence}")
-    for name, standing in (("baseline", baseline), ("incumbent", incumbent)):
+    lines = summary_lines(journal, tag, running)
+    for name in ("baseline", "incumbent"):
+        standing = state[name]
         score = f"{standing['score']:.6f}" if standing["score"] is not None else "not measured yet"
         lines.append(f"{name:<10} {standing['candidate']} {standing['commit'][:10]}  {study.metric} {score}")
-    total = sum(counts.values())
-    spelled = ", ".join(f"{number} {status}" for status, number in counts.items())
-    waves = len(reading.waves(journal, tag))
-    lines.append(f"{total} experiments in {waves} wave{'s' * (waves != 1)}" + (f": {spelled}" if spelled else ""))
+    counts = ", ".join(f"{number} {status}" for status, number in state["counts"].items())
+    if counts:
+        lines.append(f"{'counts':<10} {counts}")
     if state["health"]["unfinished_wave"] and not running:
-        lines.append(f"wave {state['health']['unfinished_wave']} is unfinished; `autoresearch wave` goes on with it")
+        lines.append(
+            f"wave {state['health']['unfinished_wave']} is unfinished; `autoresearch run` or `wave` goes on with it"
+        )
     if state["health"]["self_reported"]:
         lines.append("scores are self-reported: this workspace has no evaluator of ours")
     elif state["health"]["unsandboxed"]:

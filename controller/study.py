@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controller.clock import Clock
 from controller.edits import SourceError, model_digest
 from controller.journal import Journal, SettingsChanged, StudyStarted, reading
+from controller.promotion import Block
+from controller.proposers.protocol import PastWave
 from controller.records import Candidate, UserError
 from controller.settings import CHANGEABLE
 from controller.workspace import Workspace
@@ -25,6 +27,10 @@ class Study:
     workspace: Workspace
     journal: Journal
     branch: str
+    ended_blocks: dict[str, tuple[Block, ...]] = field(default_factory=dict, repr=False, compare=False)
+    """The confirmations of waves that have ended, once they have been read: they change no more."""
+    ended_waves: dict[str, PastWave] = field(default_factory=dict, repr=False, compare=False)
+    """Likewise what those waves were, as proposers see them."""
 
     @property
     def now(self) -> reading.Study:
@@ -139,8 +145,7 @@ def _model(workspace: Workspace, commit: str) -> str:
 
 def _pending_commit(journal: Journal, tag: str) -> bool:
     """Whether a wave was cut off between its decision and the record of its commit."""
-    unfinished = reading.unfinished_wave(journal, tag)
-    return unfinished is not None and unfinished[1] == "decided"
+    return any(state == "decided" for _, state in reading.open_waves(journal, tag))
 
 
 def _frozen(settings: Mapping[str, object]) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """One wave, from proposals to its end: designed, screened, confirmed, decided, committed.
 
 Every step begins from what the journal says and ends with one event, so that a wave cut off anywhere goes on from
-there: `finish` does the same for a new wave and for one that an earlier controller left.
+there: `advance` does the same for a new wave and for one that an earlier controller left.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from controller import designs
-from controller.backends import Bundle
-from controller.bundles import Bundler
 from controller.clock import Clock
 from controller.edits import SourceError, model_digest, read_knobs, refusal, set_knobs
-from controller.history import earlier_blocks, history
+from controller.history import earlier_blocks, history, pending
 from controller.journal import (
     ConfirmationPlanned,
     Journal,
@@ -29,11 +27,13 @@ from controller.journal import (
 from controller.keep import commit_winner, untrailered
 from controller.promotion import Rules, blocks, decide, gate_failures, promoted
 from controller.proposers import Context, Person, Proposer
+from controller.rebase import rebased
 from controller.records import (
     CANDIDATE_FAILURES,
     Candidate,
     Experiment,
     Knobs,
+    Label,
     NothingRan,
     Objection,
     Proposal,
@@ -45,7 +45,7 @@ from controller.records import (
     Verdict,
     Wave,
 )
-from controller.scheduler import Scheduler
+from controller.repo import Draft
 from controller.settings import MOST_SEEDS, parse_gate
 from controller.study import Study
 from controller.text import describe
@@ -85,6 +85,8 @@ class Design:
     cells: tuple[Cell, ...]
     refusals: tuple[Refusal, ...]
     base: Knobs
+    incumbent: str
+    tip: str
 
 
 async def design(study: Study, proposer: Proposer, request: Request) -> Design:
@@ -92,23 +94,24 @@ async def design(study: Study, proposer: Proposer, request: Request) -> Design:
 
     Raises NothingRan where nothing is left to try, UserError where nothing of what a person asked for may run.
     """
-    source = study.workspace.source(study.tip)
+    now = study.now
+    source = study.workspace.source(now.tip)
     incumbent = read_knobs(source)
-    tried = reading.known_models(study.journal, study.tag)
+    tried = reading.KnownModels(study.journal, study.tag)
     context = Context(
         source=source,
-        minimize=study.now.minimize,
+        minimize=now.minimize,
         min_effect=study.workspace.settings.min_effect,
         models=tried,
         history=history(study),
         seed=request.seed,
+        pending=pending(study),
     )
     proposals = await proposer.propose(context, request.room)
     first = reading.totals(study.journal, study.tag)["proposals"] + 1
     named = {f"p{number:04d}": proposal for number, proposal in enumerate(proposals, first)}
     cells: list[Cell] = []
     refusals: list[Refusal] = []
-    models = dict(tried)
     tiers = [study.workspace.settings.accelerators(tier) for tier in Tier]
     for name, proposal in named.items():
         try:
@@ -118,9 +121,9 @@ async def design(study: Study, proposer: Proposer, request: Request) -> Design:
             refusals.append(Refusal(proposal.name, proposal.hypothesis, str(error), label))
             continue
         for cell in found:
-            objected = refusal(cell.source, source, models, tiers)
+            objected = refusal(cell.source, source, tried, tiers)
             if objected is None:
-                models[cell.model] = "another cell of this wave"
+                tried.claim(cell.model, "another cell of this wave")
                 cells.append(cell)
             elif cell.model != model_digest(source):  # the cell that is the incumbent runs as its control
                 label, reason = objected
@@ -132,7 +135,7 @@ async def design(study: Study, proposer: Proposer, request: Request) -> Design:
         raise NothingRan(f"{proposer.name} proposed nothing that is new{why}")
     factors = {factor.knob for proposal in proposals for factor in proposal.factors}
     base = {knob: incumbent[knob] for knob in incumbent if knob in factors}
-    return Design(named, tuple(cells), tuple(refusals), base)
+    return Design(named, tuple(cells), tuple(refusals), base, now.incumbent, now.tip)
 
 
 def _cells_of(name: str, proposal: Proposal, source: str, incumbent: Knobs) -> list[Cell]:
@@ -159,22 +162,21 @@ def begin(study: Study, proposer: Proposer, request: Request, designed: Design, 
         id=f"w{number:02d}",
         number=number,
         seed=request.seed,
-        incumbent=study.incumbent.id,
+        incumbent=designed.incumbent,
         proposer=proposer.name,
         request=request.asked,
         base=designed.base,
     )
-    candidates = []
-    for offset, cell in enumerate(designed.cells):
-        name = f"c{totals['candidates'] + offset:04d}"
-        proposal = designed.proposals[cell.proposal]
-        message = (
-            f"{name}: {untrailered(describe(cell.knobs) or proposal.name)}\n\n{untrailered(proposal.hypothesis)}\n"
-        )
-        edits = {study.workspace.edit: cell.source}
-        commit = study.workspace.repository.commit_edit(study.tip, edits, message, clock.now())
-        study.workspace.repository.point(f"refs/autoresearch/{tag}/{name}", commit)
-        candidates.append(Candidate(name, commit, study.tip, cell.knobs, cell.model, cell.proposal))
+    ids = [f"c{totals['candidates'] + offset:04d}" for offset in range(len(designed.cells))]
+    drafts = [
+        _draft(study, name, cell, designed.proposals[cell.proposal])
+        for name, cell in zip(ids, designed.cells, strict=True)
+    ]
+    commits = study.workspace.repository.commit_edits(designed.tip, drafts, clock.now())
+    candidates = [
+        Candidate(name, commit, designed.tip, cell.knobs, cell.model, cell.proposal)
+        for name, commit, cell in zip(ids, commits, designed.cells, strict=True)
+    ]
     seeds = range(settings.seeds(Tier.SCREENING))
     cells = [(candidate.id, Role.CELL, seed) for candidate in candidates for seed in seeds]
     controls = [(wave.incumbent, Role.CONTROL, seed) for seed in range(designs.controls_for(len(cells)))]
@@ -190,55 +192,58 @@ def begin(study: Study, proposer: Proposer, request: Request, designed: Design, 
     return wave
 
 
-async def finish(study: Study, wave: Wave, scheduler: Scheduler, bundle: Bundler) -> None:
-    """Take `wave` from where it stands to its end. Raises NothingRan where its controls gave no score at all."""
-    while (unfinished := reading.unfinished_wave(study.journal, study.tag)) and unfinished[0].id == wave.id:
-        match unfinished[1]:
-            case "screening":
-                await _run_queued(study, wave, scheduler, bundle)
-                _plan_confirmation(study, wave)
-            case "confirming":
-                await _run_queued(study, wave, scheduler, bundle)
-                _decide(study, wave)
-            case _:
-                _end(study, wave)
+def _draft(study: Study, name: str, cell: Cell, proposal: Proposal) -> Draft:
+    message = f"{name}: {untrailered(describe(cell.knobs) or proposal.name)}\n\n{untrailered(proposal.hypothesis)}\n"
+    return Draft({study.workspace.edit: cell.source}, message, f"refs/autoresearch/{study.tag}/{name}")
 
 
-async def _run_queued(study: Study, wave: Wave, scheduler: Scheduler, bundle: Bundler) -> None:
+def advance(study: Study, wave: Wave, clock: Clock) -> list[Experiment] | None:
+    """Take `wave`, of which nothing is left to run, one step on.
+
+    Returns what is to be run next, perhaps nothing; None once the wave has ended. Raises NothingRan where its controls
+    gave no score at all.
+    """
+    match reading.wave_state(study.journal, study.tag, wave.id):
+        case "screening":
+            return _plan_confirmation(study, wave, clock)
+        case "confirming":
+            _decide(study, wave)
+            return []
+        case "decided":
+            _end(study, wave)
+    return None
+
+
+def pointless(study: Study, wave: Wave) -> str | None:
+    """Why what waits of a wave's screening need not run: its controls fail, and none has scored."""
     results = reading.results_of(study.journal, study.tag, wave=wave.id)
-    queued = [result.experiment for result in results if result.status in ("queued", "running")]
-
-    def bundle_of(experiment: Experiment) -> Bundle:
-        candidate = reading.candidate(study.journal, study.tag, experiment.candidate)
-        return bundle(candidate.commit, experiment.seed)
-
-    def pointless() -> str | None:
-        results = reading.results_of(study.journal, study.tag, wave=wave.id)
-        controls = [result for result in results if result.experiment.role is Role.CONTROL]
-        failed = sum(control.status in CANDIDATE_FAILURES for control in controls)
-        if any(control.score is not None for control in controls) or failed < min(HOPELESS, len(controls)):
-            return None
-        return "the incumbent itself gives no score, so that there is nothing to compare with"
-
-    await scheduler.run(queued, bundle_of, pointless)
+    controls = [result for result in results if result.experiment.role is Role.CONTROL]
+    failed = sum(control.status in CANDIDATE_FAILURES for control in controls)
+    if any(control.score is not None for control in controls) or failed < min(HOPELESS, len(controls)):
+        return None
+    return "the incumbent itself gives no score, so that there is nothing to compare with"
 
 
-def _plan_confirmation(study: Study, wave: Wave) -> None:
+def _plan_confirmation(study: Study, wave: Wave, clock: Clock) -> list[Experiment]:
     settings, now = study.workspace.settings, study.now
     results = reading.results_of(study.journal, study.tag, wave=wave.id)
     controls = [result for result in results if result.experiment.role is Role.CONTROL]
     if not any(result.score is not None for result in controls):
         study.journal.record(study.tag, WaveDecided(wave.id, ()), WaveEnded(wave.id))
+        if all(result.status == Label.CANCELLED for result in controls):
+            return []
         why = next((f"{result.status}, {result.reason}" for result in controls), "no control")
         raise NothingRan(f"the incumbent itself gave no score ({why}); see `autoresearch logs {_first(controls)}`")
     refused = refused_by_gates(study.journal, study.tag, wave.id, Tier.SCREENING)
     arms = promoted(results, wave.incumbent, now.minimize, settings.tiers.confirmation.promote, refused)
+    moved = rebased(study, wave, arms, clock) if now.incumbent != wave.incumbent else ()
+    arms = [candidate.id for candidate in moved] if now.incumbent != wave.incumbent else arms
     experiments: list[Experiment] = []
     rng = random.Random(f"{wave.seed}:{wave.id}:confirmation")
     first = reading.totals(study.journal, study.tag)["experiments"] + 1
     for replicate in range(settings.seeds(Tier.CONFIRMATION) if arms else 0):
         # A block is one seed: all arms close together in time, in random order.
-        block = [(arm, Role.CONFIRMATION) for arm in arms] + [(wave.incumbent, Role.CONTROL)]
+        block = [(arm, Role.CONFIRMATION) for arm in arms] + [(now.incumbent, Role.CONTROL)]
         rng.shuffle(block)
         for candidate, role in block:
             seed = _seed(wave, FIRST_CONFIRMATION_SEED + replicate)
@@ -246,16 +251,21 @@ def _plan_confirmation(study: Study, wave: Wave) -> None:
             experiments.append(
                 Experiment(name, wave.id, candidate, role, Tier.CONFIRMATION, seed, 1 + replicate),
             )
-    study.journal.record(study.tag, ConfirmationPlanned(wave.id, tuple(experiments)))
+    present = read_knobs(study.workspace.source(now.tip))
+    base = {knob: present[knob] for knob in wave.base if knob in present}
+    event = ConfirmationPlanned(wave.id, now.incumbent, base, tuple(experiments), tuple(moved))
+    study.journal.record(study.tag, event)
+    return experiments
 
 
 def _decide(study: Study, wave: Wave) -> None:
     now = study.now
+    against = reading.against(study.journal, study.tag, wave.id)
     results = reading.results_of(study.journal, study.tag, wave=wave.id)
     refused = refused_by_gates(study.journal, study.tag, wave.id, Tier.CONFIRMATION)
     refused |= foreseeing(study.journal, study.tag, wave.id)
     rules = Rules(now.metric, now.minimize, study.workspace.settings.min_effect, names(study, wave), refused)
-    decisions = decide(wave.id, results, earlier_blocks(study, wave), wave.incumbent, rules)
+    decisions = decide(wave.id, results, earlier_blocks(study, wave), against, rules)
     study.journal.record(study.tag, WaveDecided(wave.id, tuple(decisions)))
 
 
@@ -294,7 +304,8 @@ def _end(study: Study, wave: Wave) -> None:
     if not kept:
         study.journal.record(study.tag, WaveEnded(wave.id))
         return
-    here = blocks(reading.results_of(study.journal, study.tag, wave=wave.id), wave.incumbent)
+    against = reading.against(study.journal, study.tag, wave.id)
+    here = blocks(reading.results_of(study.journal, study.tag, wave=wave.id), against)
     commit = commit_winner(study, wave, kept[0], earlier_blocks(study, wave), here)
     study.journal.record(study.tag, WaveEnded(wave.id, kept[0].candidate, commit))
 
@@ -302,9 +313,10 @@ def _end(study: Study, wave: Wave) -> None:
 def names(study: Study, wave: Wave) -> dict[str, str]:
     """What to call each candidate of `wave` in a sentence: its id and its knobs."""
     found = {}
+    incumbents = {wave.incumbent, reading.against(study.journal, study.tag, wave.id)}
     for result in reading.results_of(study.journal, study.tag, wave=wave.id):
         candidate = reading.candidate(study.journal, study.tag, result.experiment.candidate)
-        knobs = "the incumbent" if candidate.id == wave.incumbent else describe(candidate.knobs) or "an edit"
+        knobs = "the incumbent" if candidate.id in incumbents else describe(candidate.knobs) or "an edit"
         found[candidate.id] = f"{candidate.id} ({knobs})"
     return found
 

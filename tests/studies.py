@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from controller.backends import Bundle
 from controller.clock import VirtualClock
+from controller.edits import read_knobs
 from controller.journal import (
     AttemptEnded,
     AttemptStarted,
@@ -17,13 +18,13 @@ from controller.journal import (
     reading,
 )
 from controller.proposers import Context
-from controller.records import Attempt, Experiment, Factor, Knobs, Label, Outcome, Proposal
+from controller.records import Attempt, Experiment, Factor, Knobs, Label, Outcome, Proposal, Role, Tier
 from controller.study import Study, open_study
-from controller.wave import Request, begin, design
+from controller.wave import Request, advance, begin, design, pointless
 from controller.workspace import find, open_directory
 
 Answer = Callable[[Knobs, Experiment], float | Label]
-"""The score of an experiment with these knobs, or how it fails."""
+"""The score of an experiment with a file of these knobs, or how it fails."""
 
 HASHES = {"train": "1" * 64, "fixed": "2" * 64}
 
@@ -38,6 +39,8 @@ class Says:
     """A proposer that says what it was told to say, once."""
 
     name = "told"
+    usd_at_most = 0.0
+    usd_spent = 0.0
 
     def __init__(self, *proposals: Proposal) -> None:
         self._proposals = list(proposals)
@@ -68,26 +71,46 @@ class Answers:
         self._answer = answer
         self._accelerator = accelerator
         self.ran: list[Experiment] = []
+        self._knobs: dict[str, Knobs] = {}
 
-    async def run(
-        self,
-        experiments: Sequence[Experiment],
-        bundle: Callable[[Experiment], Bundle],
-        pointless: Callable[[], str | None] = lambda: None,
-    ) -> None:
+    def run(self, experiments: Sequence[Experiment]) -> None:
+        """Answer `experiments` in order; what is pointless by then is withdrawn, as the search does it."""
+        waiting = deque(experiments)
         events: list[Event] = []
         try:
-            for experiment in experiments:
+            while waiting:
+                experiment = waiting.popleft()
                 self.ran.append(experiment)
                 events += self._events_of(experiment)
+                if experiment.role is Role.CONTROL and _label(events[-1]) is not None:
+                    # One transaction for many results, but what is asked below has to be in the journal.
+                    self._record(events)
+                    self._withdraw(experiment.wave, waiting)
         finally:
+            self._record(events)
+
+    def _withdraw(self, wave: str, waiting: deque[Experiment]) -> None:
+        why = pointless(self._study, reading.wave(self._study.journal, self._study.tag, wave))
+        if why is not None:
+            off = [one for one in waiting if one.wave == wave and one.tier is Tier.SCREENING]
+            self._record([ExperimentAbandoned(one.id, Label.CANCELLED, why) for one in off])
+            for one in off:
+                waiting.remove(one)
+
+    def _record(self, events: list[Event]) -> None:
+        if events:
             self._study.journal.record(self._study.tag, *events)
+            events.clear()
+
+    def _knobs_of(self, name: str) -> Knobs:
+        if name not in self._knobs:
+            candidate = reading.candidate(self._study.journal, self._study.tag, name)
+            self._knobs[name] = read_knobs(self._study.workspace.source(candidate.commit))
+        return self._knobs[name]
 
     def _events_of(self, experiment: Experiment) -> list[Event]:
         journal, tag = self._study.journal, self._study.tag
-        wave = reading.wave(journal, tag, experiment.wave)
-        changed = reading.candidate(journal, tag, experiment.candidate).knobs
-        said = self._answer({**wave.base, **({} if experiment.candidate == wave.incumbent else changed)}, experiment)
+        said = self._answer(self._knobs_of(experiment.candidate), experiment)
         if isinstance(said, Label):
             outcome = Outcome(said, "as the test has it", accelerator=self._accelerator)
         else:
@@ -99,3 +122,17 @@ class Answers:
         if outcome.label is not None and outcome.label.infrastructure:
             events.append(ExperimentAbandoned(experiment.id, outcome.label, outcome.reason))
         return events
+
+
+def _label(event: Event) -> Label | None:
+    return event.outcome.label if isinstance(event, AttemptEnded) else None
+
+
+def finish(study: Study, wave: str, answers: Answers) -> None:
+    """Take `wave` from where it stands to its end, with `answers` for clusters. Raises NothingRan as `advance` does."""
+    results = reading.results_of(study.journal, study.tag, wave=wave)
+    more: list[Experiment] | None = [one.experiment for one in results if one.status in ("queued", "running")]
+    found = reading.wave(study.journal, study.tag, wave)
+    while more is not None:
+        answers.run(more)
+        more = advance(study, found, VirtualClock())

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from controller.journal.reading import Result
 from controller.promotion import (
+    CONCURRENT_SECONDS,
     Block,
     Rules,
     blocks,
@@ -82,6 +83,13 @@ def test_a_cell_that_failed_on_any_seed_is_not_promoted() -> None:
         ran("c0004", 0.9),
     ]
     assert promoted(results, CONTROL, True, 9) == ["c0004"]
+
+
+def test_a_pruned_candidate_is_not_promoted() -> None:
+    results = [ran(CONTROL, 1.0), ran("c0001", None, status="pruned"), ran("c0002", 0.9)]
+    assert promoted(results, CONTROL, True, 9) == ["c0002"]
+    results += [ran("c0003", 0.5, 1), ran("c0003", None, 2, status="pruned")]
+    assert promoted(results, CONTROL, True, 9) == ["c0002"], "one seed of it was clearly worse"
 
 
 def test_cells_are_compared_with_controls_on_their_own_accelerator() -> None:
@@ -320,3 +328,14 @@ def test_a_decision_says_whose_word_its_scores_are() -> None:
     (theirs,) = decide("w01", [replace(run, self_reported=True) for run in results], [], CONTROL, rules())
     assert "self-reported" not in ours.sentence
     assert theirs.sentence == f"{ours.sentence}, scores self-reported"
+
+
+def test_runs_that_began_far_apart_are_not_compared() -> None:
+    near = [replace(run, started=1000.0 * place) for place, run in enumerate(confirmed("c0001", [1.0, 1.0, 1.0]))]
+    control = [replace(run, started=1000.0 * place) for place, run in enumerate(confirmed(CONTROL, [2.0, 2.1, 2.2]))]
+    assert decide("w01", [*near, *control], [], CONTROL, rules())[0].seeds == (501, 502, 503)
+    # The controller was dead for a night in the middle of the second block.
+    late = [near[0], replace(near[1], started=1000.0 + CONCURRENT_SECONDS + 1), near[2]]
+    decision = decide("w01", [*late, *control], [], CONTROL, rules())[0]
+    assert decision.seeds == (501, 503)
+    assert decision.change == pytest.approx(-1.1)

@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import gc
+import hashlib
 import io
 import os
+import signal
 import subprocess
 import sys
 import tarfile
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from controller import repo
 from controller.records import UserError
-from controller.repo import Repository, initialise
+from controller.repo import Draft, Repository, initialise
 from tests.foreign import TRAIN, commit, git, refs, workspace
+from tests.processes import alive_in, wait_for_the_end_of
 
 AT = 1_800_000_000.7
 EDITED = TRAIN.replace("RATE = 0.5", "RATE = 0.25")
@@ -25,8 +32,40 @@ def root(tmp_path: Path) -> Path:
 
 
 def edit(root: Path, text: str = EDITED, message: str = "c0001: RATE=0.25") -> str:
-    repository = Repository.find(root)
-    return repository.commit_edit(git(root, "rev-parse", "HEAD"), {"train.py": text}, message, AT)
+    return made_by(Repository.find(root), git(root, "rev-parse", "HEAD"), {"train.py": text}, message)
+
+
+def made_by(repository: Repository, parent: str, edits: Mapping[str, str], message: str = "m") -> str:
+    (made,) = repository.commit_edits(parent, [Draft(edits, message)], AT)
+    return made
+
+
+def made_by_hand(root: Path, parent: str, edits: Mapping[str, bytes], modes: Mapping[str, str]) -> str:
+    """The tree of `parent` with these edits, by git's own commands."""
+    env = {"GIT_INDEX_FILE": str(root.parent / "by hand.index")}
+    git(root, "read-tree", parent, env=env)
+    for path, content in edits.items():
+        scratch = root.parent / "by hand.txt"
+        scratch.write_bytes(content)
+        blob = git(root, "hash-object", "-w", "--no-filters", str(scratch))
+        git(root, "update-index", "--add", "--cacheinfo", f"{modes.get(path, '100644')},{blob},{path}", env=env)
+    return git(root, "write-tree", env=env)
+
+
+def archived_by_git(root: Path, commit: str) -> bytes:
+    local = ("-c", "core.autocrlf=false", "-c", "core.eol=lf")
+    command = ["git", *local, "archive", "--format=tar", commit]
+    return subprocess.run(command, cwd=root, stdout=subprocess.PIPE, check=True).stdout
+
+
+def members_of(archive: bytes) -> dict[str, bytes | str | None]:
+    """What is in an archive: the contents of files, the targets of links, None for folders."""
+    found: dict[str, bytes | str | None] = {}
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        for member in tar:
+            file = tar.extractfile(member) if member.isfile() else None
+            found[member.name] = file.read() if file else member.linkname if member.issym() else None
+    return found
 
 
 def everything(root: Path) -> dict[str, bytes]:
@@ -103,17 +142,15 @@ def test_line_endings_and_bytes_are_kept_whatever_git_is_set_to(root: Path, auto
     repository = Repository.find(root)
     source = repository.read(parent, "train.py")
     assert source is not None
-    made = repository.commit_edit(parent, {"train.py": source.replace("0.5", "0.25")}, "m", AT)
+    made = made_by(repository, parent, {"train.py": source.replace("0.5", "0.25")})
     assert repository.read_bytes(made, "train.py") == windows.replace(b"0.5", b"0.25")
-    with tarfile.open(fileobj=io.BytesIO(repository.archive(made))) as tar:
-        file = tar.extractfile("train.py")
-        assert file is not None and file.read() == windows.replace(b"0.5", b"0.25")
+    assert members_of(repository.export(made).archive)["train.py"] == windows.replace(b"0.5", b"0.25")
 
 
 def test_an_executable_file_stays_executable_and_a_new_one_is_plain(root: Path) -> None:
     (root / "train.py").chmod(0o755)
     parent = commit(root, {})
-    made = Repository.find(root).commit_edit(parent, {"train.py": EDITED, "sub folder/neü.py": "X = 1\n"}, "m", AT)
+    made = made_by(Repository.find(root), parent, {"train.py": EDITED, "sub folder/neü.py": "X = 1\n"})
     modes = dict(
         reversed(line.split(" ", 1))
         for line in git(root, "ls-tree", "-r", "--format=%(objectmode) %(path)", made).splitlines()
@@ -128,6 +165,359 @@ def test_a_message_may_be_long_and_strange(root: Path, message: str) -> None:
     made = edit(root, message=message)
     kept = message.replace("\0", "").replace("\udc80", "?")
     assert Repository.find(root).message(made).rstrip("\n") == kept.rstrip("\n")
+
+
+def test_messages_are_those_of_git_commit_tree(root: Path) -> None:
+    strange = [
+        "",
+        "\n",
+        " \n\n a\r\n\n",
+        "a\0b",
+        "\0",
+        "é\udcff",
+        "\ud800\ufdd0\ufdef\ufffe\U0001ffff\U0010fffe ",
+        "\ufdf0\ufffd\ufeff",
+    ]
+    strange += ["# no comment\n\nAnd: text\n", "data 5\nfrom :1\n", "\x7f\x80\x85\u2028", "x" * 300_000]
+    repository, head = Repository.find(root), git(root, "rev-parse", "HEAD")
+    made = repository.commit_edits(head, [Draft({}, message) for message in strange], AT)
+    assert made == [repository.commit_tree(head, head, message, AT) for message in strange]
+
+
+def test_trees_are_those_that_git_s_own_index_makes(root: Path) -> None:
+    (root / "link.py").symlink_to("train.py")
+    (root / "run.py").touch(mode=0o755)
+    parent = commit(root, {"prepare/deep/er.py": "X = 1\n", "prepare/deep.py": "", "prepare/deep-.py": ""})
+    edits = {
+        "link.py": b"prepare.py",
+        "run.py": b"\xff\0\r\n",
+        "prepare/deep/er.py": b"",
+        "prepare/deep/new/and newer.py": b"data 1\n\n",
+        'prepare/"quoted" \\ and\nof two lines': b"X",
+        "caf\udce9/研究.py": b"X" * 100_000,
+    }
+    tree = made_by_hand(root, parent, edits, {"link.py": "120000", "run.py": "100755"})
+    repository = Repository.find(root)
+    texts = {path: content.decode(errors="surrogateescape") for path, content in edits.items()}
+    made = made_by(repository, parent, texts)
+    assert git(root, "rev-parse", f"{made}^{{tree}}") == tree
+    assert all(repository.read_bytes(made, path) == content for path, content in edits.items() if "\n" not in path)
+    assert git(root, "fsck", "--strict", made) == ""
+
+
+def test_many_candidates_are_made_at_once_with_their_refs(root: Path) -> None:
+    repository, head = Repository.find(root), git(root, "rev-parse", "HEAD")
+    before = everything(root)
+    drafts = [
+        Draft({"train.py": f"{TRAIN}# {n}\n"}, f"c{n}", f"refs/autoresearch/mar5/c{n:04d}" if n % 2 else None)
+        for n in range(1000)
+    ]
+    made = repository.commit_edits("HEAD", drafts, AT)
+    assert len(set(made)) == 1000
+    listing = git(root, "for-each-ref", "--format=%(refname) %(objectname)", "refs/autoresearch/mar5/")
+    assert listing.splitlines() == [
+        f"{draft.ref} {commit}" for draft, commit in zip(drafts, made, strict=True) if draft.ref
+    ]
+    assert made[7] == made_by(repository, head, drafts[7].edits, "c7")
+    assert [repository.read(one, "train.py") for one in made] == [draft.edits["train.py"] for draft in drafts]
+    after = {path: content for path, content in everything(root).items() if "refs/autoresearch" not in path}
+    assert after == before, "no other ref, no file"
+    assert repository.commit_edits(head, drafts, AT) == made
+    assert git(root, "fsck", "--strict", "--no-dangling") == ""
+    assert repository.commit_edits(head, [], AT) == []
+
+
+def test_refs_all_move_or_none(root: Path) -> None:
+    repository, head = Repository.find(root), git(root, "rev-parse", "HEAD")
+    before = refs(root)
+    drafts = [Draft({}, "m", f"refs/autoresearch/mar5/{name}") for name in ("c1", "c2", "c2/in the way of it")]
+    with pytest.raises(UserError, match="git update-ref failed"):
+        repository.commit_edits(head, drafts, AT)
+    assert refs(root) == before
+
+
+def test_a_lock_that_a_killed_git_left_on_a_candidate_is_no_obstacle(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repo, "LOCK_PATIENCE_MS", 10)
+    drafts = [Draft({}, f"m{n}", f"refs/autoresearch/mar5/c{n}") for n in range(5)]
+    head = git(root, "rev-parse", "HEAD")
+    locks = [root / ".git" / f"{drafts[n].ref}.lock" for n in (1, 3)]
+    other = root / ".git/refs/autoresearch/mar6/c1.lock"
+    for lock in (*locks, other):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    made = Repository.find(root).commit_edits(head, drafts, AT)
+    assert [git(root, "rev-parse", str(draft.ref)) for draft in drafts] == made
+    assert [lock.exists() for lock in (*locks, other)] == [False, False, True]
+    theirs = root / ".git/refs/heads/theirs.lock"
+    theirs.touch()
+    with pytest.raises(UserError, match=r"theirs\.lock': File exists"):
+        Repository.find(root).commit_edits(head, [Draft({}, "m", "refs/heads/theirs")], AT)
+    assert theirs.exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("prepare", "is a folder"),
+        ("train.py/deeper.py", "train.py is no folder"),
+        *((path, "no path") for path in ("", "/x", "a//b", "a/", "../x", "a/./b", ".git/config", "a/.GIT/x", "a\0b")),
+    ],
+)
+def test_what_can_be_no_file_is_refused(root: Path, path: str, says: str) -> None:
+    head = commit(root, {"prepare/x.py": ""})
+    before = everything(root)
+    with pytest.raises(UserError, match=says):
+        made_by(Repository.find(root), head, {path: "X = 1\n"})
+    assert everything(root) == before
+
+
+def test_a_parent_that_is_no_commit_is_refused(root: Path) -> None:
+    with pytest.raises(UserError, match="there is no commit nothing"):
+        made_by(Repository.find(root), "nothing", {"train.py": ""})
+
+
+@pytest.mark.parametrize("kind", ["bare", "sha256", "worktree", "alternates", "shallow", "settings"])
+def test_all_kinds_of_repositories_hold_the_same_candidates(root: Path, tmp_path: Path, kind: str) -> None:
+    commit(root, {"prepare/x.py": "X = 1\n"})
+    place = tmp_path / "of another kind"
+    if kind == "sha256":
+        place.mkdir()
+        git(place, "init", "--quiet", "--initial-branch=main", "--object-format=sha256")
+        commit(place, {"train.py": TRAIN, "prepare/x.py": "X = 1\n"})
+    elif kind == "worktree":
+        git(root, "worktree", "add", "--quiet", "--detach", str(place))
+    elif kind == "settings":
+        git(root, "clone", "--quiet", str(root), str(place))
+        for name in ("core.ignoreCase", "core.bare=false", "commit.gpgSign", "core.logAllRefUpdates=always"):
+            git(place, "config", name.partition("=")[0], name.partition("=")[2] or "true")
+        git(place, "config", "fastimport.unpackLimit", "1000")
+        git(place, "config", "i18n.commitEncoding", "latin1")
+    else:
+        options = {"bare": ["--bare"], "alternates": ["--shared"], "shallow": ["--depth=1"]}[kind]
+        git(root, "clone", "--quiet", *options, root.as_uri() if kind == "shallow" else str(root), str(place))
+    repository, head = Repository.find(place), git(place, "rev-parse", "HEAD")
+    draft = Draft({"train.py": EDITED, "Train.py": "", "prepare/y.py": "é\n"}, "ü\n", "refs/autoresearch/t/c1")
+    (made,) = repository.commit_edits(head, [draft], AT)
+    assert git(place, "rev-parse", "refs/autoresearch/t/c1") == made
+    assert repository.commit_tree(made, head, draft.message, AT) == made
+    assert {path: repository.read(made, path) for path in draft.edits} == draft.edits
+    assert git(place, "diff", "--name-only", head, made).splitlines() == ["Train.py", "prepare/y.py", "train.py"]
+    assert repository.export(made).archive == archived_by_git(place, made)
+    assert git(place, "fsck", "--strict", "--no-dangling") == ""
+    if kind != "sha256":
+        assert repository.commit_edits(head, [draft], AT) == Repository.find(root).commit_edits(head, [draft], AT)
+
+
+def export_is_git_s(root: Path, commit: str) -> dict[str, bytes | str | None]:
+    export = Repository.find(root).export(commit)
+    assert export.archive == archived_by_git(root, commit)
+    found = members_of(export.archive)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in found.items() if type(content) is bytes}
+    assert export.digests == digests
+    return found
+
+
+LONG = "folder/" * 20
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["plain.txt", "prepare/ünder/score", "x" * 100, "x" * 101, f"{LONG}x", 'a "b"\n', "caf\udce9", f"{LONG}{LONG}x"],
+)
+def test_an_export_is_what_git_archive_makes(root: Path, name: str) -> None:
+    (root / "link").symlink_to("t" * 100)
+    (root / "run.sh").touch(mode=0o755)
+    (root / "empty").touch()
+    head = commit(root, {name: b"\0\xff\r\n" * 1000, "full": b"x" * 512})
+    found = export_is_git_s(root, head)
+    assert found[name] == b"\0\xff\r\n" * 1000 and found["link"] == "t" * 100
+
+
+@pytest.mark.parametrize("records", range(12, 21))
+def test_an_export_ends_as_git_archive_ends_it(root: Path, records: int) -> None:
+    """Six records are there anyway; git writes whole blocks of twenty, of which the last two are empty."""
+    git(root, "rm", "--quiet", "prepare.py", "program.md")
+    export_is_git_s(root, commit(root, {"train.py": b"x" * (records - 3) * 512}))
+
+
+def test_links_with_long_targets_submodules_and_empty_folders_are_exported_as_git_does(root: Path) -> None:
+    (root / "link").symlink_to("t" * 101)
+    assert export_is_git_s(root, commit(root, {}))["link"] == "t" * 101
+    git(root, "rm", "--quiet", "link")
+    git(root, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},a/submodule")
+    git(root, "commit", "--quiet", "-m", "with a submodule")
+    head = git(root, "rev-parse", "HEAD")
+    assert export_is_git_s(root, head)["a/submodule"] is None
+    assert Repository.find(root).read(head, "a/submodule") is None
+    empty = git(root, "hash-object", "-w", "-t", "tree", os.devnull)
+    (root.parent / "tree").write_text(
+        f"040000 tree {empty}\tempty\n100644 blob {git(root, 'rev-parse', 'HEAD:train.py')}\tx\n"
+    )
+    with (root.parent / "tree").open() as told:
+        tree = subprocess.run(["git", "mktree"], cwd=root, stdin=told, stdout=subprocess.PIPE, check=True).stdout
+    made = Repository.find(root).commit_tree(tree.decode().strip(), head, "m", AT)
+    assert set(export_is_git_s(root, made)) == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "matters"),
+    [
+        ("secret/ export-ignore", True),
+        ("*.md export-ignore", True),
+        ("stamp export-subst", True),
+        ("*.txt eol=crlf", True),
+        ("* text=auto", False),
+        ("*.txt ident", True),
+        ("*.txt filter=shout", True),
+        ("*.txt text working-tree-encoding=UTF-16", True),
+        ("*.py diff=python -merge", False),
+    ],
+)
+@pytest.mark.parametrize("place", ["commit", "folder", "info", "setting", "checked out only"])
+def test_attributes_have_their_effect_wherever_git_archive_looks_for_them(
+    root: Path, tmp_path: Path, attributes: str, matters: bool, place: str
+) -> None:
+    files = {"secret/kept": "", "stamp": "$Format:%H$\n", "text.txt": "ä\n$Id$\n", "a.md": ""}
+    before = commit(root, {f"below/{name}" if place == "folder" else name: text for name, text in files.items()})
+    git(root, "config", "filter.shout.smudge", "tr a-z A-Z")
+    plain = members_of(archived_by_git(root, before))
+    file = {"info": root / ".git/info/attributes", "setting": tmp_path / "set", "folder": root / "below/.gitattributes"}
+    target = file.get(place, root / ".gitattributes")
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(f"{attributes}\n")
+    if place == "setting":
+        git(root, "config", "core.attributesFile", str(target))
+    if place in ("commit", "folder"):
+        git(root, "add", str(target))
+        git(root, "commit", "--quiet", "-m", "attributes")
+    found = export_is_git_s(root, git(root, "rev-parse", "HEAD"))
+    found = {name: content for name, content in found.items() if not name.endswith(".gitattributes")}
+    assert (found != plain) == (matters and place != "checked out only")
+
+
+def test_an_export_is_made_without_git_archive_where_no_attribute_of_exports_is_set(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / ".git/info").mkdir(exist_ok=True)
+    (root / ".git/info/attributes").write_text("*.py diff=python\n")
+    expected = archived_by_git(root, "HEAD")
+    monkeypatch.delattr(Repository, "_export_by_git")
+    repository = Repository.find(root)
+    assert repository.export("HEAD").archive == expected
+    git(root, "commit", "--quiet", "--allow-empty", "-m", "another")
+    assert repository.export("HEAD").archive == archived_by_git(root, "HEAD") != expected
+
+
+def test_permissions_in_an_archive_are_as_the_user_has_set_them(root: Path) -> None:
+    git(root, "config", "tar.umask", "0077")
+    export_is_git_s(root, git(root, "rev-parse", "HEAD"))
+
+
+def test_a_bare_repository_s_own_attributes_count_too(root: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.git"
+    git(root, "clone", "--quiet", "--bare", str(root), str(bare))
+    head = git(root, "rev-parse", "HEAD")
+    assert "program.md" in export_is_git_s(bare, head)
+    (bare / "info").mkdir(exist_ok=True)
+    (bare / "info/attributes").write_text("*.md export-ignore\n")
+    assert "program.md" not in export_is_git_s(bare, head)
+
+
+def test_a_commit_that_is_not_there_cannot_be_exported(root: Path) -> None:
+    with pytest.raises(UserError, match="git archive failed: fatal: not a tree object: 1111"):
+        Repository.find(root).export("1" * 40)
+
+
+def test_objects_are_read_by_one_process_that_sees_new_ones_and_ends_with_the_repository(root: Path) -> None:
+    repository = Repository.find(root)
+    for number in range(20):
+        head = commit(root, {"train.py": f"{number}\n"})
+        assert repository.read("HEAD", "train.py") == repository.read(head, "train.py") == f"{number}\n"
+    git(root, "gc", "--quiet", "--prune=now")
+    assert repository.read("HEAD~7", "train.py") == "12\n"
+    assert [command.strip() for command in alive_in(root).values()] == ["git cat-file --batch"]
+    del repository
+    gc.collect()
+    assert alive_in(root) == {}
+
+
+@pytest.mark.parametrize("end", ["", "import os; os.kill(os.getpid(), 9)"])
+def test_a_program_that_ends_takes_its_reading_process_with_it(root: Path, end: str) -> None:
+    script = (
+        "import sys; from pathlib import Path; from controller.repo import Repository\n"
+        "repository = Repository.find(Path(sys.argv[1]))\n"
+        f"print(len(repository.read('HEAD', 'train.py')), *repository._objects._running().args, flush=True)\n{end}"
+    )
+    command = [sys.executable, "-X", "dev", "-W", "error", "-W", "ignore::DeprecationWarning", "-c", script, str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (f"{len(TRAIN)} git cat-file --batch\n", ""), done
+    assert done.returncode == (-9 if end else 0)
+    wait_for_the_end_of(*alive_in(root))
+
+
+def test_a_reading_process_that_somebody_ends_is_begun_anew(root: Path) -> None:
+    repository = Repository.find(root)
+    assert repository.read("HEAD", "train.py") == TRAIN
+    (reader,) = alive_in(root)
+    os.kill(reader, signal.SIGKILL)
+    assert repository.read("HEAD", "prepare.py") is not None
+    assert reader not in alive_in(root)
+
+
+def test_ctrl_c_on_a_terminal_does_not_end_the_reading_process(root: Path) -> None:
+    repository = Repository.find(root)
+    repository.read("HEAD", "train.py")
+    (reader,) = alive_in(root)
+    assert os.getpgid(reader) != os.getpgrp()
+
+
+def test_a_repository_can_be_read_by_many_threads(root: Path) -> None:
+    texts = {f"file {number}": f"{number}\n" * number * 100 for number in range(40)}
+    head = commit(root, texts)
+    repository = Repository.find(root)
+    wrong: list[str] = []
+
+    def read() -> None:
+        wrong.extend(name for name, text in texts.items() if repository.read(head, name) != text)
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_reads_through_its_own(root: Path) -> None:
+    repository = Repository.find(root)
+    assert repository.read("HEAD", "train.py") == TRAIN
+    readers = set(alive_in(root))
+    child = os.fork()
+    if child == 0:
+        right = repository.read("HEAD", "prepare.py") is not None and repository.read("HEAD", "train.py") == TRAIN
+        repository.__dict__.clear()
+        os._exit(0 if right else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert repository.read("HEAD", "program.md") is not None
+    assert set(alive_in(root)) == readers
+
+
+def test_a_repository_that_git_cannot_read_is_one_sentence(root: Path) -> None:
+    head = git(root, "rev-parse", "HEAD")
+    repository = Repository.find(root)
+    (root / ".git/HEAD").unlink()
+    with pytest.raises(UserError, match="git gives no answer"):
+        repository.read(head, "train.py")
+
+
+@pytest.mark.parametrize("name", ["HEAD", "main", "v1", "HEAD~0", ":/By a", "nothing", "a\nb", "", "HEAD missing"])
+def test_files_are_read_at_whatever_means_a_commit(root: Path, name: str) -> None:
+    git(root, "tag", "-a", "-m", "annotated", "v1")
+    means = Repository.find(root).resolve(name) is not None if "\n" not in name else False
+    assert Repository.find(root).read(name, "train.py") == (TRAIN if means else None)
 
 
 def test_a_repository_named_by_the_environment_of_a_hook_is_not_mistaken_for_ours(
@@ -247,9 +637,8 @@ def test_a_bare_repository_can_be_read_and_exported(root: Path, tmp_path: Path) 
     head = repository.resolve("main")
     assert head == git(root, "rev-parse", "HEAD") and repository.root == bare
     assert repository.read(head, "train.py") == TRAIN
-    with tarfile.open(fileobj=io.BytesIO(repository.archive(head))) as tar:
-        assert sorted(tar.getnames()) == ["prepare.py", "program.md", "train.py"]
-    made = repository.commit_edit(head, {"train.py": EDITED}, "m", AT)
+    assert sorted(members_of(repository.export(head).archive)) == ["prepare.py", "program.md", "train.py"]
+    made = made_by(repository, head, {"train.py": EDITED})
     repository.point(f"refs/heads/{BRANCH}", head)
     repository.advance(BRANCH, made, head)
     assert repository.branches("autoresearch/") == {BRANCH: made}
@@ -262,7 +651,7 @@ def test_in_a_clone_the_branches_of_origin_are_found_unless_there_is_a_local_one
     git(root, "clone", "--quiet", str(root), str(tmp_path / "clone"))
     clone, head = Repository.find(tmp_path / "clone"), git(root, "rev-parse", "HEAD")
     assert clone.branches("autoresearch/") == {BRANCH: head, "autoresearch/apr6": head}
-    made = clone.commit_edit(head, {"train.py": EDITED}, "m", AT)
+    made = made_by(clone, head, {"train.py": EDITED})
     clone.point(f"refs/heads/{BRANCH}", made)
     assert clone.branches("autoresearch/") == {BRANCH: made, "autoresearch/apr6": head}
     assert clone.branches(BRANCH) == {BRANCH: made}

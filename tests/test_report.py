@@ -10,16 +10,13 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from controller.bundles import bundler
 from controller.journal import AttemptEnded, Event, reading
 from controller.records import Experiment, Knobs, Label, Role, Tier, UserError, Verdict
 from controller.report import conclusion, details, results_table, wave_json, wave_tables
-from controller.scheduler import Scheduler
 from controller.standing import study_json, study_lines
 from controller.study import Study
-from controller.wave import finish
 from tests.foreign import TRAIN, workspace
-from tests.studies import Answer, Answers, factors, open_in, wave_of
+from tests.studies import Answer, Answers, factors, finish, open_in, wave_of
 
 
 @pytest.fixture
@@ -31,8 +28,7 @@ def study(tmp_path: Path) -> Iterator[Study]:
 
 async def run(study: Study, answer: Answer, **levels: Any) -> str:
     wave = await wave_of(study, factors(**levels))
-    scheduler = cast(Scheduler, Answers(study, answer))
-    await finish(study, reading.wave(study.journal, study.tag, wave), scheduler, bundler(study.workspace))
+    finish(study, wave, Answers(study, answer))
     return wave
 
 
@@ -67,7 +63,8 @@ async def test_a_kept_winner_is_the_conclusion_and_the_standing(study: Study) ->
     assert told["incumbent"]["score"] == pytest.approx(sum(keep.scores) / 3)
     assert (told["incumbent"]["low"], told["incumbent"]["high"]) == (keep.low, keep.high)
     lines = study_lines(study.journal, "mar5", False)
-    assert lines[:2] == ["study mar5 on branch autoresearch/mar5: not running", f"last: {keep.sentence}"]
+    assert lines[0].startswith("study mar5 on branch autoresearch/mar5: 1 wave") and lines[0].endswith("not running")
+    assert f"last       {keep.sentence}" in lines
 
 
 async def test_when_nothing_is_kept_the_nearest_is_named(study: Study) -> None:
@@ -81,7 +78,7 @@ async def test_a_wave_that_promotes_nobody_says_so(study: Study) -> None:
     wave = await run(study, lambda knobs, one: 1.0 if one.role is Role.CONTROL else 2.0, RATE=(0.8, 0.9))
     said = "nothing is kept: none of 2 scored candidates was better than the controls in screening"
     assert conclusion(study.journal, "mar5", wave) == said
-    assert study_lines(study.journal, "mar5", False)[1] == "nothing has been kept yet"
+    assert study_lines(study.journal, "mar5", False)[1] == "improved   nothing yet"
 
 
 async def test_a_wave_as_json_is_plain_and_complete(study: Study) -> None:
@@ -162,8 +159,7 @@ class Boasts(Answers):
 @pytest.mark.parametrize("made", [Answers, Boasts])
 async def test_every_table_of_self_reported_scores_says_so(study: Study, made: type[Answers]) -> None:
     wave = await wave_of(study, factors(RATE=(0.5, 0.3), WIDTH=(4, 8)))
-    scheduler = cast(Scheduler, made(study, bowl))
-    await finish(study, reading.wave(study.journal, study.tag, wave), scheduler, bundler(study.workspace))
+    finish(study, wave, made(study, bowl))
     text = printed(*wave_tables(study.journal, "mar5", wave, 2))
     for title in (f"Screening, wave {wave}", "Effects on val_bpb", "Confirmation"):
         assert (f"{title} (self-reported)\n" in re.sub(" +\n", "\n", text)) is (made is Boasts)
@@ -207,12 +203,12 @@ async def test_details_are_found_by_experiment_candidate_and_wave(study: Study) 
 
 
 async def test_the_standing_has_the_keys_of_the_contract_from_the_first_moment(study: Study) -> None:
-    keys = ["study", "branch", "tip", "incumbent", "baseline", "budget", "counts", "clusters", "health"]
+    keys = ["study", "branch", "tip", "incumbent", "baseline", "budget", "counts", "clusters", "run", "health"]
     told = study_json(study.journal, "mar5", True)
     assert list(told) == keys
     assert told["incumbent"]["score"] is None and told["counts"] == {}
     assert told["health"]["controller_running"] is True and told["health"]["unfinished_wave"] is None
-    assert set(told["budget"]) == {"hours", "gpu_hours", "usd", "llm_usd"}
+    assert set(told["budget"]) == {"hours", "gpu_hours", "usd", "llm_usd", "caps", "spent"} and told["run"] is None
     assert study_lines(study.journal, "mar5", True)[0].endswith("running now")
     wave = await wave_of(study, factors(RATE=(0.3,)))
     assert study_json(study.journal, "mar5", False)["health"]["unfinished_wave"] == wave

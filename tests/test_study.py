@@ -57,6 +57,7 @@ def test_opening_a_study_again_changes_nothing(root: Path, journal: Journal) -> 
         ("min_effect: 0.02\nbudget: {hours: 1}", "min_effect: 0.01 before, 0.02 now"),
         ("min_effect: 0.01\nmetric: {name: accuracy}", "metric.name: val_bpb before, accuracy now"),
         ("min_effect: 0.01\ntiers: {screening: {seeds: 2}}", "tiers.screening.seeds: 1 before, 2 now"),
+        ("min_effect: 0.01\nearly_stopping: false", "early_stopping: True before, False now"),
     ],
 )
 def test_settings_that_make_scores_comparable_may_not_change(
@@ -75,15 +76,19 @@ def test_settings_that_make_scores_comparable_may_not_change(
     assert open_study(find(root), journal, "apr6").tag == "apr6"
 
 
-def test_the_budget_and_the_prose_may_change_and_the_change_is_recorded_once(root: Path, journal: Journal) -> None:
+def test_the_budget_prices_and_the_prose_may_change_and_the_change_is_recorded_once(
+    root: Path, journal: Journal
+) -> None:
     open_study(find(root), journal, "mar5")
-    text = program("min_effect: 0.01\nbudget: {hours: 9, usd: 5}")["program.md"] + "Think harder.\n"
+    text = (
+        program("min_effect: 0.01\nbudget: {hours: 9, usd: 5}\nprices: {H100: 2.5}")["program.md"] + "Think harder.\n"
+    )
     (root / "program.md").write_text(text)
     for _ in range(2):
         open_study(find(root), journal, "mar5")
     assert [type(event) for _, _, event in journal.events()] == [StudyStarted, SettingsChanged]
-    budget = reading.study_of(journal, "mar5").settings["budget"]
-    assert (budget["hours"], budget["usd"]) == (9, 5)
+    settings = reading.study_of(journal, "mar5").settings
+    assert (settings["budget"]["hours"], settings["budget"]["usd"]) == (9, 5) and settings["prices"] == {"H100": 2.5}
 
 
 def test_a_branch_that_somebody_moved_is_refused(root: Path, journal: Journal) -> None:

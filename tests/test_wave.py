@@ -1,20 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from controller.backends import Bundle
-from controller.bundles import bundler
 from controller.clock import VirtualClock
 from controller.edits import read_knobs
 from controller.history import history, past_wave
-from controller.journal import AttemptEnded, Event, Journal, WaveDecided, WaveEnded, reading
+from controller.journal import AttemptEnded, Event, ExperimentAbandoned, Journal, WaveEnded, reading
 from controller.keep import claim_of
-from controller.proposers import Person
+from controller.proposers import Context, Person
 from controller.records import (
     Design,
     Experiment,
@@ -29,12 +27,11 @@ from controller.records import (
     UserError,
     Verdict,
 )
-from controller.scheduler import Scheduler
 from controller.study import Study, open_study
-from controller.wave import FIRST_CONFIRMATION_SEED, Request, begin, design, finish
+from controller.wave import FIRST_CONFIRMATION_SEED, Request, advance, begin, design
 from controller.workspace import find
 from tests.foreign import PROGRAM, TRAIN, commit, git, refs, workspace
-from tests.studies import Answers, Says, factors, open_in, wave_of
+from tests.studies import Answer, Answers, Says, factors, finish, open_in, wave_of
 
 BRANCH = "autoresearch/mar5"
 
@@ -53,10 +50,9 @@ def bowl(knobs: Knobs, experiment: Experiment) -> float:
     return 1 + (rate - 0.3) ** 2 + 0.1 / width + experiment.seed % 7 / 1e3 + own
 
 
-async def complete(study: Study, wave: str, answer: Callable[[Knobs, Experiment], float | Label] = bowl) -> Answers:
+def complete(study: Study, wave: str, answer: Answer = bowl) -> Answers:
     answers = Answers(study, answer)
-    scheduler = cast(Scheduler, answers)
-    await finish(study, reading.wave(study.journal, study.tag, wave), scheduler, bundler(study.workspace))
+    finish(study, wave, answers)
     return answers
 
 
@@ -86,7 +82,7 @@ async def test_the_incumbent_s_own_cell_becomes_a_control_and_no_refusal(study: 
 
 
 async def test_a_model_that_was_tried_in_an_earlier_wave_is_refused_by_name(study: Study) -> None:
-    await complete(study, await wave_of(study, factors(RATE=(0.7, 0.9))))
+    complete(study, await wave_of(study, factors(RATE=(0.7, 0.9))))
     with pytest.raises(NothingRan, match="it is the same model as c0001, which was tried before"):
         await wave_of(study, factors(RATE=(0.7,)))
     wave = await wave_of(study, factors(RATE=(0.7, 0.8)))
@@ -94,6 +90,47 @@ async def test_a_model_that_was_tried_in_an_earlier_wave_is_refused_by_name(stud
     assert "c0001" in refused.reason
     assert refused.label is Objection.DUPLICATE
     assert past_wave(study.journal, "mar5", wave).refusals == (refused,), "the next proposer is told"
+
+
+async def test_what_another_wave_is_screening_is_not_tried_a_second_time_and_its_proposer_is_told(study: Study) -> None:
+    asked: list[Context] = []
+
+    class Listens(Says):
+        async def propose(self, context: Context, room: int) -> list[Proposal]:
+            asked.append(context)
+            return await super().propose(context, room)
+
+    first = await wave_of(study, factors(RATE=(0.7, 0.8)))
+    finish(study, await wave_of(study, factors(SHAPE=("steep",))), Answers(study, bowl))
+    request = Request({}, 0, 2, 12)
+    designed = await design(study, Listens(factors(RATE=(0.7, 0.9))), request)
+    assert [cell.knobs for cell in designed.cells] == [{"RATE": 0.9}]
+    assert designed.refusals[0].label is Objection.DUPLICATE
+    (context,) = asked
+    assert [design.factors for design in context.pending] == [factors(RATE=(0.7, 0.8)).factors]
+    assert [past.id for past in context.history] == ["w02"], "of the first nothing is known yet"
+    answers = Answers(study, bowl)
+    answers.run(experiments(study, first))
+    await design(study, Listens(factors(RATE=(0.9,))), request)
+    assert [past.id for past in asked[1].history] == ["w02"] and asked[1].pending, "not before all of it is known"
+    assert advance(study, reading.wave(study.journal, "mar5", first), VirtualClock()) == []
+    await design(study, Listens(factors(RATE=(0.9,))), request)
+    assert asked[2].pending == () and [past.id for past in asked[2].history] == ["w01", "w02"]
+
+
+async def test_a_wave_that_was_designed_against_an_older_incumbent_has_that_for_its_control(study: Study) -> None:
+    first = await wave_of(study, factors(RATE=(0.3,)))
+    proposer, request = Says(factors(WIDTH=(8,))), Request({}, 0, 2, 12)
+    designed = await design(study, proposer, request)
+    complete(study, first)
+    assert study.incumbent.knobs == {"RATE": 0.3}
+    wave = begin(study, proposer, request, designed, VirtualClock())
+    assert wave.incumbent == "c0000"
+    (cell,) = [one.candidate for one in experiments(study, wave.id) if one.role is Role.CELL]
+    commit = reading.candidate(study.journal, "mar5", cell).commit
+    assert read_knobs(study.workspace.source(commit)) == {"RATE": 0.5, "WIDTH": 8, "SHAPE": "flat"}
+    complete(study, wave.id)
+    assert read_knobs(study.workspace.source(study.tip)) == {"RATE": 0.3, "WIDTH": 8, "SHAPE": "flat"}
 
 
 async def test_the_order_comes_from_the_seed_and_from_nothing_else(tmp_path: Path) -> None:
@@ -117,7 +154,7 @@ async def test_no_seed_serves_both_screening_and_confirmation_nor_two_waves(tmp_
     seen: dict[tuple[str, Tier], set[int]] = {}
     for rate in (0.4, 0.3):
         wave = await wave_of(study, factors(RATE=(rate,)))
-        answers = await complete(study, wave)
+        answers = complete(study, wave)
         assert len(answers.ran) > 600
         for one in answers.ran:
             seen.setdefault((wave, one.tier), set()).add(one.seed)
@@ -129,7 +166,7 @@ async def test_no_seed_serves_both_screening_and_confirmation_nor_two_waves(tmp_
 
 async def test_a_whole_wave_ends_with_its_winner_on_the_branch(study: Study) -> None:
     wave = await wave_of(study, factors(RATE=(0.5, 0.3), WIDTH=(4, 8)))
-    answers = await complete(study, wave)
+    answers = complete(study, wave)
     root = study.workspace.root
     winner = study.incumbent
     assert winner.knobs == {"RATE": 0.3, "WIDTH": 8}
@@ -146,11 +183,11 @@ async def test_a_whole_wave_ends_with_its_winner_on_the_branch(study: Study) -> 
 
 
 async def test_the_next_wave_starts_from_the_winner(study: Study) -> None:
-    await complete(study, await wave_of(study, factors(RATE=(0.3,))))
+    complete(study, await wave_of(study, factors(RATE=(0.3,))))
     wave = await wave_of(study, factors(WIDTH=(8, 16)))
     assert reading.wave(study.journal, "mar5", wave).incumbent == "c0001"
     assert {one.candidate for one in experiments(study, wave) if one.role is Role.CONTROL} == {"c0001"}
-    await complete(study, wave)
+    complete(study, wave)
     candidate = study.incumbent
     assert candidate.knobs == {"WIDTH": 16}
     assert read_knobs(study.workspace.source(study.tip)) == {"RATE": 0.3, "WIDTH": 16, "SHAPE": "flat"}
@@ -161,7 +198,7 @@ async def test_the_next_wave_starts_from_the_winner(study: Study) -> None:
 async def test_a_wave_without_a_better_cell_confirms_nothing_and_leaves_the_branch(study: Study) -> None:
     before = refs(study.workspace.root)
     wave = await wave_of(study, factors(RATE=(0.9, 0.1)))
-    answers = await complete(study, wave, lambda knobs, experiment: 1.0 if experiment.role is Role.CONTROL else 2.0)
+    answers = complete(study, wave, lambda knobs, experiment: 1.0 if experiment.role is Role.CONTROL else 2.0)
     assert {one.tier for one in answers.ran} == {Tier.SCREENING}
     assert reading.unfinished_wave(study.journal, "mar5") is None
     assert reading.decisions(study.journal, "mar5") == []
@@ -178,7 +215,7 @@ async def test_candidates_that_fail_are_results_and_the_rest_goes_on(study: Stud
         return bowl(knobs, experiment)
 
     wave = await wave_of(study, factors(RATE=(0.9, 0.35, 0.4)))
-    answers = await complete(study, wave, answer)
+    answers = complete(study, wave, answer)
     assert study.incumbent.knobs == {"RATE": 0.4}
     verdicts = {
         cast(float, reading.candidate(study.journal, "mar5", one.candidate).knobs["RATE"]): one.verdict
@@ -189,12 +226,40 @@ async def test_candidates_that_fail_are_results_and_the_rest_goes_on(study: Stud
     assert all(git(study.workspace.root, "rev-parse", f"refs/autoresearch/mar5/{name}") for name in names - {"c0000"})
 
 
-async def test_a_wave_whose_controls_give_no_score_ends_and_says_why(study: Study) -> None:
-    wave = await wave_of(study, factors(RATE=(0.3,)))
+async def test_a_wave_whose_controls_give_no_score_is_called_off_ends_and_says_why(study: Study) -> None:
+    wave = await wave_of(study, factors(RATE=(0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)))
+    answers = Answers(study, lambda knobs, one: Label.CRASH if one.role is Role.CONTROL else 0.5)
     with pytest.raises(NothingRan, match=r"the incumbent itself gave no score \(crash, as the test has it\)"):
-        await complete(study, wave, lambda knobs, one: Label.CRASH if one.role is Role.CONTROL else 0.5)
+        finish(study, wave, answers)
+    assert [one.role for one in answers.ran].count(Role.CONTROL) == 2
+    rest = [one.status for one in reading.results_of(study.journal, "mar5") if one.experiment not in answers.ran]
+    assert rest and set(rest) == {"cancelled"}
     assert reading.unfinished_wave(study.journal, "mar5") is None
     assert study.incumbent.id == "c0000"
+    cells = [one.candidate for one in answers.ran if one.role is Role.CELL]
+    models = [reading.candidate(study.journal, "mar5", name).model for name in ("c0000", *cells)]
+    assert set(reading.KnownModels(study.journal, "mar5")) == set(models), "what was called off may be tried again"
+
+
+async def test_a_control_that_fails_calls_nothing_off_once_another_has_scored(study: Study) -> None:
+    wave = await wave_of(study, factors(RATE=(0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)))
+    controls: Iterator[float | Label] = iter([1.0, Label.CRASH, Label.CRASH])
+
+    def answer(knobs: Knobs, one: Experiment) -> float | Label:
+        return next(controls) if one.role is Role.CONTROL and one.tier is Tier.SCREENING else 2.0
+
+    complete(study, wave, answer)
+    statuses = [one.status for one in reading.results_of(study.journal, "mar5", wave=wave)]
+    assert sorted(statuses) == ["crash"] * 2 + ["done"] * 9
+
+
+async def test_a_wave_whose_screening_was_called_off_altogether_ends_in_silence(study: Study) -> None:
+    wave = await wave_of(study, factors(RATE=(0.3,)))
+    off = [ExperimentAbandoned(one.id, Label.CANCELLED, "the budget") for one in experiments(study, wave)]
+    study.journal.record("mar5", *off)
+    assert complete(study, wave).ran == []
+    assert reading.waves(study.journal, "mar5", ended=True) == [wave]
+    assert reading.decisions(study.journal, "mar5") == []
 
 
 GATED = "---\ngates: [val_bpb >= 1.01]\n---\n"
@@ -210,7 +275,7 @@ async def test_a_gate_refuses_what_is_better_in_screening_and_in_confirmation_an
         return means.get(rate, 1.04) - later + experiment.seed % 7 / 1e4
 
     wave = await wave_of(study, factors(RATE=(0.9, 0.8, 0.7)))
-    answers = await complete(study, wave, answer)
+    answers = complete(study, wave, answer)
     names = {reading.candidate(study.journal, "mar5", f"c000{n}").knobs["RATE"]: f"c000{n}" for n in (1, 2, 3)}
     assert {one.candidate for one in answers.ran if one.role is Role.CONFIRMATION} == {names[0.8], names[0.7]}
     decisions = {one.candidate: one for one in reading.decisions(study.journal, "mar5", wave=wave)}
@@ -239,9 +304,11 @@ async def test_a_candidate_that_looks_ahead_too_little_for_one_run_is_refused_fo
 
     wave = await wave_of(study, factors(RATE=(0.9, 0.8)))
     means = {0.9: 1.0, 0.8: 1.02}
-    scheduler = Foresees(study, lambda knobs, one: means.get(cast(float, knobs["RATE"]), 1.04) + one.seed % 7 / 1e4)
-    past = reading.wave(study.journal, "mar5", wave)
-    await finish(study, past, cast(Scheduler, scheduler), bundler(study.workspace))
+    finish(
+        study,
+        wave,
+        Foresees(study, lambda knobs, one: means.get(cast(float, knobs["RATE"]), 1.04) + one.seed % 7 / 1e4),
+    )
     verdicts = {one.candidate: one for one in reading.decisions(study.journal, "mar5", wave=wave)}
     names = {reading.candidate(study.journal, "mar5", name).knobs["RATE"]: name for name in verdicts}
     assert verdicts[names[0.9]].verdict is Verdict.DISCARD
@@ -252,7 +319,7 @@ async def test_a_candidate_that_looks_ahead_too_little_for_one_run_is_refused_fo
 async def test_the_incumbent_need_not_pass_the_gates(tmp_path: Path) -> None:
     study = open_in(workspace(tmp_path / "foreign", {"train.py": TRAIN, "program.md": GATED.replace(">=", "<")}))
     wave = await wave_of(study, factors(RATE=(0.9,)))
-    await complete(study, wave, lambda knobs, one: (1.0 if knobs["RATE"] == 0.9 else 2.0) + one.seed % 7 / 1e4)
+    complete(study, wave, lambda knobs, one: (1.0 if knobs["RATE"] == 0.9 else 2.0) + one.seed % 7 / 1e4)
     assert study.incumbent.knobs == {"RATE": 0.9}
     study.journal.close()
 
@@ -261,7 +328,7 @@ async def test_the_gates_of_a_study_are_frozen(tmp_path: Path) -> None:
     root = workspace(tmp_path / "foreign")
     open_in(root).journal.close()
     (root / "program.md").write_text(GATED)
-    with pytest.raises(UserError, match=r"begun with other settings \(gates: None before, \['val_bpb >= 1.01'\] now\)"):
+    with pytest.raises(UserError, match=r"begun with other settings \(gates: \[\] before, \['val_bpb >= 1.01'\] now\)"):
         open_in(root)
 
 
@@ -284,7 +351,7 @@ async def test_a_controller_cut_off_between_decision_and_end_commits_exactly_onc
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "record", cut)
         with pytest.raises(Cut):
-            await complete(study, wave)
+            complete(study, wave)
     root = study.workspace.root
     unfinished = reading.unfinished_wave(study.journal, "mar5")
     assert unfinished is not None and unfinished[1] == "decided"
@@ -295,7 +362,7 @@ async def test_a_controller_cut_off_between_decision_and_end_commits_exactly_onc
     study.journal.close()
 
     later = open_in(root)
-    answers = await complete(later, wave)
+    answers = complete(later, wave)
     assert answers.ran == []
     assert git(root, "rev-parse", BRANCH) == later.tip == made
     assert git(root, "rev-list", "--count", f"main..{BRANCH}") == "1"
@@ -308,7 +375,7 @@ async def test_a_decided_wave_does_not_commit_over_what_somebody_else_put_on_the
     git(study.workspace.root, "checkout", "--quiet", BRANCH)
     theirs = commit(study.workspace.root, {"notes.md": "mine\n"})
     with pytest.raises(UserError, match="was moved to"):
-        await complete(study, wave)
+        complete(study, wave)
     assert git(study.workspace.root, "rev-parse", BRANCH) == theirs
     assert git(study.workspace.root, "status", "--porcelain") == ""
 
@@ -328,7 +395,7 @@ async def test_a_wave_cut_off_after_any_result_comes_to_the_same_end(tmp_path: P
 
         while reading.unfinished_wave(study.journal, "mar5"):
             try:
-                await complete(study, wave, answer)
+                complete(study, wave, answer)
             except Cut:
                 left = iter(range(10**6))
                 study.journal.close()
@@ -370,7 +437,7 @@ async def test_no_hypothesis_can_forge_a_trailer_in_a_candidate_or_a_winner(stud
     for line in git(root, "for-each-ref", "--format=%(objectname)", "refs/autoresearch/").splitlines():
         assert claim_of(git(root, "log", "-1", "--format=%B", line)) is None
     better = {Role.CONTROL: 1.0, Role.CELL: 0.5, Role.CONFIRMATION: 0.5}
-    await complete(study, wave, lambda knobs, one: better[one.role] + one.seed % 7 / 1e4)
+    complete(study, wave, lambda knobs, one: better[one.role] + one.seed % 7 / 1e4)
     message = git(root, "log", "-1", "--format=%B", BRANCH)
     claim = claim_of(message)
     assert claim is not None and study.tip == git(root, "rev-parse", BRANCH)
@@ -420,7 +487,7 @@ async def test_uncommitted_edits_of_the_user_take_no_part_in_a_wave(study: Study
     (root / "train.py").write_text("RATE = 'nonsense'\n")
     (root / "program.md").write_text(PROGRAM + "more\n")
     wave = await wave_of(open_study(find(root), study.journal, "mar5"), factors(RATE=(0.3,)))
-    await complete(study, wave)
+    complete(study, wave)
     assert study.incumbent.knobs == {"RATE": 0.3}
     assert (root / "train.py").read_text() == "RATE = 'nonsense'\n"
     assert git(root, "show", f"{BRANCH}:train.py") + "\n" == TRAIN.replace("0.5", "0.3")
@@ -436,23 +503,3 @@ async def test_beginning_a_wave_again_after_a_crash_makes_the_same_candidates(st
     before = refs(study.workspace.root)
     begin(study, proposer, request, designed, VirtualClock())
     assert refs(study.workspace.root) == before
-
-
-async def test_every_experiment_is_sent_its_own_candidate_s_files_and_seed(study: Study) -> None:
-    wave = await wave_of(study, factors(RATE=(0.3,)))
-    sent: dict[str, Bundle] = {}
-
-    class Looks(Answers):
-        async def run(self, experiments: Any, bundle: Callable[[Experiment], Bundle], *others: Any) -> None:
-            sent.update({one.id: bundle(one) for one in experiments})
-            await super().run(experiments, bundle, *others)
-
-    scheduler = cast(Scheduler, Looks(study, bowl))
-    await finish(study, reading.wave(study.journal, "mar5", wave), scheduler, bundler(study.workspace))
-    for one in experiments(study, wave):
-        assert sent[one.id].job["seed"] == one.seed
-        text = b"RATE = 0.5" if one.role is Role.CONTROL else b"RATE = 0.3"
-        assert text in sent[one.id].archive
-    hashes = {sent[one.id].job["hashes"]["train"] for one in experiments(study, wave)}
-    assert len(hashes) == 2
-    assert WaveDecided in {type(event) for _, _, event in study.journal.events()}

@@ -1,5 +1,25 @@
 """Where attempts run: one file each, one protocol, one conformance class."""
 
-from controller.backends.protocol import Backend, BackendEvent, Bundle, Ended, Fleet, Progressed, Started
+from controller.backends.protocol import (
+    Backend,
+    BackendEvent,
+    Bundle,
+    Ended,
+    Fleet,
+    Progressed,
+    Started,
+    Unreachable,
+    Vanished,
+)
 
-__all__ = ["Backend", "BackendEvent", "Bundle", "Ended", "Fleet", "Progressed", "Started"]
+__all__ = [
+    "Backend",
+    "BackendEvent",
+    "Bundle",
+    "Ended",
+    "Fleet",
+    "Progressed",
+    "Started",
+    "Unreachable",
+    "Vanished",
+]

@@ -22,7 +22,7 @@ import signal
 import subprocess
 import tarfile
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,26 +66,36 @@ class Local:
     """The local backend of one workspace. `directory` is the controller's own folder in it."""
 
     name = "local"
+    idle_seconds = 0.0
 
     def __init__(self, directory: Path, python: Path, clock: Clock, capacity: int | None = None) -> None:
+        self.prices: Mapping[str, float] = {}
         self._attempts = directory / "attempts"
         self._python = python
         self._clock = clock
         self._gpus = gpu_names()
         self.capacity = capacity or len(self._gpus) or len(os.sched_getaffinity(0))
         self._slots: dict[str, _Slot] = {}
+        self._up: dict[str, Cluster] = {}
         self._waiting: dict[str, str] = {}
         self._jobs: dict[str, dict[str, Any]] = {}
         self._submitted: set[str] = set()
         self._running: dict[str, _Process] = {}
-        self._untold: deque[BackendEvent] = deque()
+        self._untold: deque[Started | Progressed | Ended] = deque()
+        self._is_set_up = False
 
     async def acquire(self, fleet: Fleet) -> AsyncIterator[Cluster]:
-        await self._set_up(fleet.setup)
+        if not self._is_set_up:
+            await self._set_up(fleet.setup)
+            self._is_set_up = True
         for number in range(fleet.clusters):
             cluster = Cluster(f"local-{number + 1:02d}", self._gpus[number % len(self._gpus)] if self._gpus else "CPU")
             self._slots.setdefault(cluster.name, _Slot())
+            self._up[cluster.name] = cluster
             yield cluster
+
+    async def up(self, study: str) -> list[Cluster]:
+        return list(self._up.values())
 
     async def submit(self, cluster: str, attempt: Attempt, bundle: Bundle) -> None:
         if attempt.id in self._submitted:
@@ -162,6 +172,7 @@ class Local:
 
     async def release(self, clusters: Iterable[str]) -> None:
         names = {*clusters, None}
+        self._up = {name: cluster for name, cluster in self._up.items() if name not in names}
         ending = [attempt for attempt, slot in self._waiting.items() if slot in names]
         ending += [attempt for attempt, process in self._running.items() if process.slot in names]
         for attempt in ending:
@@ -223,6 +234,8 @@ class Local:
         self._running[directory.name] = _Process(directory, slot, child=None)
         if slot is not None:
             self._slots.setdefault(slot, _Slot()).running = directory.name
+        if _is_held(directory):
+            self._untold.append(Started(directory.name))
 
     async def _set_aside(self, directory: Path) -> None:
         """End and rename an attempt of another journal, since lost, that had the name of one of this journal's."""

@@ -23,10 +23,11 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What to acquire: so many clusters, each set up with the files of `setup` before it counts as up."""
+    """What to have up: so many clusters of `study`, each set up with the files of `setup` before it counts as up."""
 
     clusters: int
     setup: Bundle
+    study: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +55,52 @@ class Ended:
     reason: str = ""
 
 
-BackendEvent = Started | Progressed | Ended
+@dataclass(frozen=True, slots=True)
+class Vanished:
+    """A cluster is no more, and nobody asked for that: preempted, broken, or shut down as it idled.
+
+    Each attempt that was on it ends as well, with an `Ended` of its own, before this or after.
+    """
+
+    cluster: str
+    reason: str
+
+
+BackendEvent = Started | Progressed | Ended | Vanished
+
+
+class Unreachable(Exception):
+    """The backend gives no answer now, and may later. Whether it did what it was asked is not known."""
 
 
 class Backend(Protocol):
-    """Runs attempts on clusters. Every backend passes tests/backends/conformance.py."""
+    """Runs attempts on clusters. Every backend passes tests/backends/conformance.py.
+
+    Each coroutine may raise Unreachable; asked again, it does no more than it would have done the first time.
+    """
 
     name: str
     capacity: int
     """How many attempts can run at once, whatever the number of clusters."""
+    idle_seconds: float
+    """After how long without work a cluster shuts itself down, should nobody be there to do it; 0: idling is free."""
+    prices: Mapping[str, float]
+    """Dollars for an hour of an accelerator, as far as it knows."""
 
     def acquire(self, fleet: Fleet) -> AsyncIterator[Cluster]:
-        """Clusters as they come up, set up and ready. Raises NothingRan where none can be had."""
+        """Have so many clusters up: those that are, then the others as they come up, set up and ready.
+
+        Fewer where some, or all, can't be had now. Raises NothingRan where asking again would be in vain.
+        """
+
+    async def up(self, study: str) -> list[Cluster]:
+        """The clusters of `study` that are up or coming up, whoever acquired them."""
 
     async def submit(self, cluster: str, attempt: Attempt, bundle: Bundle) -> None:
         """Have `attempt` run on `cluster`, perhaps behind one that is running. Again with the same id: no effect."""
 
     def events(self) -> AsyncIterator[BackendEvent]:
-        """What happens to all attempts, submitted or adopted, until the iterator is closed."""
+        """What happens to clusters and to all attempts, submitted or adopted, until the iterator is closed."""
 
     async def discard(self, attempt: str) -> None:
         """The outcome is recorded: what the attempt left on its cluster may go, its log excepted."""

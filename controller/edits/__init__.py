@@ -7,6 +7,7 @@ from controller.edits.factors import parse_factor
 from controller.edits.knobs import fit, read_knobs, set_knobs
 from controller.edits.preflight import refusal
 from controller.edits.resolve import broken_promise, model_digest, resolve
+from controller.edits.schedule import same_schedule
 from controller.edits.source import SourceError
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "read_knobs",
     "refusal",
     "resolve",
+    "same_schedule",
     "set_knobs",
 ]

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 
 from controller.edits.evaluate import Unknown, literal
-from controller.edits.source import SourceError, is_constant_name, parse
+from controller.edits.source import SourceError, parse
+from controller.edits.statements import is_constant_name
 from controller.records import Factor, UserError, Value
 
 _BARE_WORD = re.compile(r"[A-Za-z_][\w.+/:-]*")

@@ -5,14 +5,13 @@ Setting one replaces its value's own characters and nothing else, so that a comm
 
 from __future__ import annotations
 
-import ast
 import re
 from difflib import get_close_matches
 from functools import lru_cache
 from math import isfinite
 
-from controller.edits.evaluate import Unknown, is_literal, literal
-from controller.edits.source import parse
+from controller.edits.evaluate import is_literal
+from controller.edits.source import Constant, parse
 from controller.records import Knobs, UserError, Value
 
 _NEWLINE = re.compile(rb"\r\n|\r|\n")
@@ -38,11 +37,12 @@ def set_knobs(source: str, values: Knobs) -> str:
     starts = [0, *(newline.end() for newline in _NEWLINE.finditer(text))]
     edits: list[tuple[int, int, bytes]] = []
     for name, value in fit_all(source, values).items():
-        current, node = knobs[name]
+        current, constant = knobs[name]
         if repr(value) != repr(current):
+            node = constant.value
             assert node.end_lineno is not None and node.end_col_offset is not None
-            start = starts[node.lineno - 1] + node.col_offset  # columns count bytes of UTF-8
-            end = starts[node.end_lineno - 1] + node.end_col_offset
+            start = starts[node.lineno + constant.shift - 1] + node.col_offset  # columns count bytes of UTF-8
+            end = starts[node.end_lineno + constant.shift - 1] + node.end_col_offset
             edits.append((start, end, repr(value).encode()))
     for start, end, replacement in sorted(edits, reverse=True):
         text = text[:start] + replacement + text[end:]
@@ -72,14 +72,9 @@ def fit(knob: str, current: Value, value: Value) -> Value:
 
 
 @lru_cache(maxsize=16)
-def _knobs(source: str) -> dict[str, tuple[Value, ast.expr]]:
-    found: dict[str, tuple[Value, ast.expr]] = {}
-    for constant in parse(source).constants:
-        try:
-            found[constant.name] = literal(constant.value), constant.value
-        except Unknown:
-            continue
-    return found
+def _knobs(source: str) -> dict[str, tuple[Value, Constant]]:
+    constants = parse(source).constants
+    return {found.name: (found.statement.literal[0], found) for found in constants if found.statement.literal}
 
 
 def _fitted(current: Value, value: Value) -> object:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -20,25 +20,22 @@ from types import MappingProxyType
 from controller.edits.evaluate import Unknown, evaluate, is_literal
 from controller.edits.knobs import fit_all
 from controller.edits.source import parse
+from controller.edits.statements import Statement
 from controller.records import Knobs, Value
 
 _NO_VALUES: Knobs = MappingProxyType({})
-
-_NAMESPACE_NAMES = frozenset({"globals", "locals", "vars", "eval", "exec", "__import__"})
-_NAMESPACE_ATTRIBUTES = frozenset({"__dict__", "__globals__"})
 
 
 @dataclass(frozen=True, slots=True)
 class _Resolved:
     """A file taken apart: its static constants, the assertion that failed first, and the other statements.
 
-    `rest` are the places in the module's body of all statements that are neither static constants nor assertions
-    known to hold.
+    `rest` are all statements that are neither static constants nor assertions known to hold.
     """
 
     constants: Mapping[str, Value]
     broken: ast.Assert | None
-    rest: tuple[int, ...]
+    rest: tuple[Statement, ...]
 
 
 def resolve(source: str, values: Knobs = _NO_VALUES) -> dict[str, Value]:
@@ -48,7 +45,7 @@ def resolve(source: str, values: Knobs = _NO_VALUES) -> dict[str, Value]:
     them. Raises SourceError where the file does not parse, UserError where `values` do
     not fit its knobs.
     """
-    return _effective(source, _take_apart(source, values))
+    return _effective(_taken_apart(source, values))
 
 
 def stated(source: str, name: str) -> Value:
@@ -56,7 +53,7 @@ def stated(source: str, name: str) -> Value:
 
     Raises as `resolve` does.
     """
-    return _take_apart(source, _NO_VALUES).constants.get(name)
+    return _taken_apart(source, _NO_VALUES).constants.get(name)
 
 
 def model_digest(source: str, values: Knobs = _NO_VALUES) -> str:
@@ -65,9 +62,7 @@ def model_digest(source: str, values: Knobs = _NO_VALUES) -> str:
     It covers the effective constants and the syntax tree of everything else: not comments, docstrings or layout. Raises
     as `resolve` does.
     """
-    resolved = _take_apart(source, values)
-    effective = sorted(_effective(source, resolved).items())
-    return hashlib.sha256(_canonical(source, resolved.rest) + repr(effective).encode()).hexdigest()
+    return _digest(source, values) if values else _digest_as_is(source)
 
 
 def broken_promise(source: str, values: Knobs = _NO_VALUES) -> str | None:
@@ -75,7 +70,7 @@ def broken_promise(source: str, values: Knobs = _NO_VALUES) -> str | None:
 
     Raises as `resolve` does.
     """
-    broken = _take_apart(source, values).broken
+    broken = _taken_apart(source, values).broken
     if broken is None:
         return None
     expression = ast.unparse(broken.test)
@@ -86,87 +81,57 @@ def broken_promise(source: str, values: Knobs = _NO_VALUES) -> str | None:
             return expression
 
 
+def _digest(source: str, values: Knobs) -> str:
+    resolved = _taken_apart(source, values)
+    effective = sorted(_effective(resolved).items())
+    rest = [statement.canonical for statement in resolved.rest if statement.canonical is not None]
+    return hashlib.sha256(b"\n".join([b"[%d" % len(rest), *rest]) + repr(effective).encode()).hexdigest()
+
+
+@lru_cache(maxsize=16)
+def _digest_as_is(source: str) -> str:
+    return _digest(source, _NO_VALUES)
+
+
+def _taken_apart(source: str, values: Knobs) -> _Resolved:
+    return _take_apart(source, values) if values else _taken_apart_as_is(source)
+
+
+@lru_cache(maxsize=16)
+def _taken_apart_as_is(source: str) -> _Resolved:
+    return _take_apart(source, _NO_VALUES)
+
+
 def _take_apart(source: str, values: Knobs) -> _Resolved:
     module = parse(source)
     replaced = fit_all(source, values)
     # A star import may replace any name, Python's own functions too.
-    candidates = {} if "*" in module.bound else {id(found.statement): found for found in module.constants}
+    candidates = {} if "*" in module.bound else {found.statement: found for found in module.constants}
     names: dict[str, Value] = {}
     broken: ast.Assert | None = None
-    rest: list[int] = []
-    for place, statement in enumerate(module.body):
+    rest: list[Statement] = []
+    for statement in module.statements:
         try:
-            if isinstance(statement, ast.Assert):
-                holds = bool(evaluate(statement.test, names, module.bound))
-                broken = broken or (None if holds else statement)
+            if isinstance(statement.node, ast.Assert):
+                holds = bool(evaluate(statement.node.test, names, module.bound))
+                broken = broken or (None if holds else statement.node)
                 if holds:
                     continue
-            elif found := candidates.get(id(statement)):
+            elif found := candidates.get(statement):
                 value = replaced[found.name] if found.name in replaced else evaluate(found.value, names, module.bound)
                 if is_literal(value):
                     names[found.name] = value
                     continue
         except Unknown:
             pass
-        rest.append(place)
+        rest.append(statement)
     return _Resolved(names, broken, tuple(rest))
 
 
-def _effective(source: str, resolved: _Resolved) -> dict[str, Value]:
-    mentioned = _mentioned(source, resolved.rest)
-    return {name: value for name, value in resolved.constants.items() if mentioned is None or name in mentioned}
-
-
-@lru_cache(maxsize=16)
-def _mentioned(source: str, places: tuple[int, ...]) -> frozenset[str] | None:
-    """Every name, attribute and string in these statements of the file; None where they may reach any name at all."""
-    found: set[str] = set()
-    for statement in _statements(source, places):
-        for node in ast.walk(statement):
-            match node:
-                case ast.Name(id=name):
-                    found.add(name)
-                case ast.Attribute(value=ast.Name(id="sys"), attr="modules"):
-                    return None
-                case ast.Attribute(attr=name):
-                    found.add(name)
-                case ast.Constant(value=str(name)):  # getattr(module, "DEPTH")
-                    found.add(name)
-    return None if found & _NAMESPACE_NAMES or found & _NAMESPACE_ATTRIBUTES else frozenset(found)
-
-
-@lru_cache(maxsize=16)
-def _canonical(source: str, places: tuple[int, ...]) -> bytes:
-    """These statements of the file, in a form that is the same whatever their layout."""
-    return "\n".join(_tokens(_statements(source, places))).encode(errors="backslashreplace")
-
-
-def _statements(source: str, places: tuple[int, ...]) -> list[ast.stmt]:
-    body = parse(source).body
-    return [body[place] for place in places]
-
-
-def _tokens(statements: Sequence[ast.stmt]) -> Iterator[str]:
-    """The trees in preorder. Unambiguous, as each kind of node has a fixed number of fields and lists tell theirs.
-
-    Not `ast.dump`, which recurses: a chain of ten thousand additions is a legal file.
-    """
-    pending: list[object] = [list(statements)]
-    while pending:
-        match pending.pop():
-            case ast.AST() as node:
-                yield type(node).__name__
-                pending.extend(getattr(node, field, None) for field in reversed(node._fields))
-            case list() as items:
-                kept = [item for item in items if not _is_remark(item)]
-                yield f"[{len(kept)}"
-                pending.extend(reversed(kept))
-            case int() as number:
-                yield f"{type(number).__name__} {number:x}"  # Python refuses to print long numbers in decimal
-            case other:
-                yield repr(other)
-
-
-def _is_remark(node: object) -> bool:
-    """True for a docstring, or any other string that stands by itself."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def _effective(resolved: _Resolved) -> dict[str, Value]:
+    mentioned: set[str] = set()
+    for statement in resolved.rest:
+        if statement.mentions is None:
+            return dict(resolved.constants)
+        mentioned |= statement.mentions
+    return {name: value for name, value in resolved.constants.items() if name in mentioned}

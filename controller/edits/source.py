@@ -7,19 +7,17 @@ one clean error.
 from __future__ import annotations
 
 import ast
-import re
 import warnings
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
+from controller.edits.statements import Piece, Statement, pieces_of
 from controller.records import UserError
 
 MAX_SOURCE = 1_000_000
 """Characters in a file; a training script has some ten thousand."""
-
-_CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
 class SourceError(UserError):
@@ -33,11 +31,15 @@ class SourceError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A module-level assignment of one expression to one UPPER_CASE name that is bound nowhere else in the module."""
+    """A module-level assignment of one expression to one UPPER_CASE name that is bound nowhere else in the module.
+
+    The nodes' line numbers are those of the file once `shift` is added.
+    """
 
     name: str
     value: ast.expr
-    statement: ast.stmt
+    statement: Statement
+    shift: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +50,77 @@ class Module:
     constant, whatever is assigned to it.
     """
 
-    body: tuple[ast.stmt, ...]
+    pieces: tuple[Piece, ...]
+    statements: tuple[Statement, ...]
     bound: frozenset[str]
     constants: tuple[Constant, ...]
+
+    @property
+    def body(self) -> tuple[ast.stmt, ...]:
+        """The statements' nodes; they are shared between files, and their places are not this file's."""
+        return tuple(statement.node for statement in self.statements)
+
+
+_recent: deque[Module] = deque(maxlen=4)
+"""What was parsed last: the next file is likely to differ from one of these in a few lines."""
 
 
 @lru_cache(maxsize=16)
 def parse(source: str) -> Module:
     """The file as a tree, shared between callers: to be read, not changed. Raises SourceError."""
-    tree = _tree(source)
-    bound = Counter(_bindings(tree))
-    found = [constant for constant in map(_constant, tree.body) if constant is not None and bound[constant.name] == 1]
-    return Module(tuple(tree.body), frozenset(bound), tuple(found))
+    if len(source) > MAX_SOURCE:
+        raise SourceError(f"it has {len(source)} characters, more than {MAX_SOURCE}")
+    pieces = _patched(source) or pieces_of(source, _tree(source))
+    module = _module(pieces)
+    _recent.appendleft(module)
+    return module
+
+
+def _module(pieces: list[Piece]) -> Module:
+    bound = Counter(name for piece in pieces for name in piece.bound)
+    lines = accumulate((piece.lines for piece in pieces), initial=1)
+    constants = [
+        Constant(*statement.assigned, statement, line - piece.first)
+        for line, piece in zip(lines, pieces, strict=False)
+        for statement in piece.statements
+        if statement.assigned is not None and bound[statement.assigned[0]] == 1
+    ]
+    statements = tuple(statement for piece in pieces for statement in piece.statements)
+    return Module(tuple(pieces), statements, frozenset(bound), tuple(constants))
+
+
+def _patched(source: str) -> list[Piece] | None:
+    """The pieces of a file that begins and ends as a recent one does, of which only the lines between are parsed.
+
+    Statements that begin at the start of a line end where the next begins, whatever comes after. Where other lines
+    follow that would go on with one (`else:`, more of its block), or stop short of the next, these lines alone are no
+    Python, and the answer is None.
+    """
+    for known in list(_recent):
+        start, end = 0, len(source)
+        head = tail = 0
+        for piece in known.pieces:
+            if not piece.text.endswith("\n") or not source.startswith(piece.text, start):
+                break
+            start += len(piece.text)
+            head += 1
+        for piece in reversed(known.pieces[head:]):
+            before = end - len(piece.text)
+            begins_a_line = before == 0 or source[before - 1 : before] == "\n"
+            if before < start or not begins_a_line or not source.startswith(piece.text, before):
+                break
+            end = before
+            tail += 1
+        if end - start <= len(source) // 2:
+            try:
+                between = pieces_of(source[start:end], _tree(source[start:end])) if end > start else []
+            except SourceError:
+                continue
+            return [*known.pieces[:head], *between, *known.pieces[len(known.pieces) - tail :]]
+    return None
 
 
 def _tree(source: str) -> ast.Module:
-    if len(source) > MAX_SOURCE:
-        raise SourceError(f"it has {len(source)} characters, more than {MAX_SOURCE}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -75,45 +131,3 @@ def _tree(source: str) -> ast.Module:
         raise SourceError("it is nested too deeply") from error
     except (ValueError, OverflowError) as error:  # null bytes, lone surrogates
         raise SourceError(str(error)) from error
-
-
-def is_constant_name(name: str) -> bool:
-    """True for the names that knobs and derived constants have: `MATRIX_LR`, not `Model` or `_CACHE`."""
-    return _CONSTANT.fullmatch(name) is not None
-
-
-def _bindings(tree: ast.Module) -> Iterator[str]:
-    """The name of everything that binds a name in the module's own scope, once for each time."""
-    yield from (name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names)
-    pending: list[ast.AST] = [tree]
-    while pending:
-        node = pending.pop()
-        yield from _binds(node)
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
-            pending.extend(ast.iter_child_nodes(node))
-
-
-def _binds(node: ast.AST) -> list[str]:
-    match node:
-        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
-            return [name]
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-            return [name]
-        case ast.Import(names=names) | ast.ImportFrom(names=names):
-            return [alias.asname or alias.name.partition(".")[0] for alias in names]
-        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
-            return [name]
-        case ast.MatchMapping(rest=str(name)):
-            return [name]
-        case _:
-            return []
-
-
-def _constant(statement: ast.stmt) -> Constant | None:
-    match statement:
-        case ast.Assign(targets=[ast.Name(id=name)], value=value) if is_constant_name(name):
-            return Constant(name, value, statement)
-        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value) if is_constant_name(name):
-            return Constant(name, value, statement)
-        case _:
-            return None

@@ -19,18 +19,28 @@ PROGRESS = "progress.json"
 
 
 class Reporter:
-    """Leaves the trainer's progress where the backend can read it, at most twice a second."""
+    """Leaves the trainer's progress where the backend can read it, at most twice a second.
+
+    The loss it leaves is the mean of those since the last time: a single step's says more of its batch than of the run.
+    """
 
     def __init__(self) -> None:
         self._due = 0.0
+        self._sum = 0.0
+        self._count = 0
 
     def report(self, progress: float, loss: Any, steps: int, *, force: bool = False) -> None:
+        if isinstance(loss, float) and math.isfinite(loss):
+            self._sum += loss
+            self._count += 1
         now = time.monotonic()
         if force or now >= self._due:
             self._due = now + 0.5
-            loss = loss if isinstance(loss, float) and math.isfinite(loss) else None
+            mean = self._sum / self._count if self._count else None
+            self._sum, self._count = 0.0, 0
+            told = mean if mean is not None and math.isfinite(mean) else None
             with contextlib.suppress(OSError):  # A full disk: the attempt does not depend on being watched.
-                write_json(Path(PROGRESS), {"progress": round(progress, 4), "loss": loss, "steps": steps})
+                write_json(Path(PROGRESS), {"progress": round(progress, 4), "loss": told, "steps": steps})
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -10,11 +10,18 @@ from typing import Any
 
 from controller.journal.events import (
     AttemptEnded,
+    AttemptPruned,
     AttemptStarted,
     AttemptSubmitted,
+    ClusterGone,
+    ClustersAsked,
     ClusterSeen,
     ConfirmationPlanned,
     ExperimentAbandoned,
+    ProposerAnswered,
+    ProposerAsked,
+    RunStarted,
+    RunStopped,
     SettingsChanged,
     StudyStarted,
     WaveDecided,
@@ -33,6 +40,14 @@ def insert(db: sqlite3.Connection, table: str, rows: list[dict[str, Any]]) -> No
     db.executemany(
         f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})",
         [[_plain(row[column]) for column in columns] for row in rows],
+    )
+
+
+def _tally(db: sqlite3.Connection, study: str, what: str, more: int) -> None:
+    """Count what can become too many to be counted anew for each wave."""
+    db.execute(
+        "INSERT INTO tallies VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET total = total + excluded.total",
+        (study, what, more),
     )
 
 
@@ -77,13 +92,17 @@ def _(event: WaveDesigned, db: sqlite3.Connection, study: str, at: float) -> Non
         "number": wave.number,
         "seed": wave.seed,
         "incumbent": wave.incumbent,
+        "against": wave.incumbent,
         "proposer": wave.proposer,
         "request": dict(wave.request),
         "base": dict(wave.base),
+        "against_base": dict(wave.base),
         "state": "screening",
         "started": at,
     }
     insert(db, "waves", [row])
+    _tally(db, study, "waves", 1)
+    _tally(db, study, "proposals", len(event.proposals))
     proposals = [
         {
             "study": study,
@@ -113,14 +132,16 @@ def _add_candidates(db: sqlite3.Connection, study: str, candidates: list[Candida
             "knobs": dict(candidate.knobs),
             "model": candidate.model,
             "proposal": candidate.proposal,
+            "origin": candidate.origin,
         }
         for candidate in candidates
     ]
     insert(db, "candidates", rows)
+    _tally(db, study, "candidates", len(rows))
 
 
 def _add_experiments(db: sqlite3.Connection, study: str, experiments: list[Experiment]) -> None:
-    (first,) = db.execute("SELECT coalesce(max(number), 0) + 1 FROM experiments WHERE study = ?", (study,)).fetchone()
+    first = _next(db, "experiments", study)
     rows = [
         {
             "study": study,
@@ -137,20 +158,75 @@ def _add_experiments(db: sqlite3.Connection, study: str, experiments: list[Exper
         for number, experiment in enumerate(experiments, first)
     ]
     insert(db, "experiments", rows)
+    _tally(db, study, "experiments", len(rows))
+
+
+@apply.register
+def _(event: RunStarted, db: sqlite3.Connection, study: str, at: float) -> None:
+    db.execute(
+        "INSERT INTO runs (study, number, started, asked) VALUES (?, ?, ?, ?)",
+        (study, _next(db, "runs", study), at, json.dumps(dict(event.asked))),
+    )
+
+
+@apply.register
+def _(event: RunStopped, db: sqlite3.Connection, study: str, at: float) -> None:
+    last = "SELECT max(number) FROM runs WHERE study = ?"
+    db.execute(
+        f"UPDATE runs SET stopped = ?, why = ?, reason = ? WHERE study = ? AND number = ({last})",
+        (at, event.why, event.reason, study, study),
+    )
+
+
+def _next(db: sqlite3.Connection, table: str, study: str) -> int:
+    (number,) = db.execute(f"SELECT coalesce(max(number), 0) + 1 FROM {table} WHERE study = ?", (study,)).fetchone()
+    return int(number)
 
 
 @apply.register
 def _(event: ConfirmationPlanned, db: sqlite3.Connection, study: str, at: float) -> None:
+    _add_candidates(db, study, list(event.candidates))
     _add_experiments(db, study, list(event.experiments))
-    db.execute("UPDATE waves SET state = 'confirming' WHERE study = ? AND wave = ?", (study, event.wave))
+    db.execute(
+        "UPDATE waves SET state = 'confirming', against = ?, against_base = ? WHERE study = ? AND wave = ?",
+        (event.against, json.dumps(dict(event.base)), study, event.wave),
+    )
+
+
+@apply.register
+def _(event: ClustersAsked, db: sqlite3.Connection, study: str, at: float) -> None:
+    db.execute("UPDATE studies SET arriving = ? WHERE study = ?", (event.clusters, study))
 
 
 @apply.register
 def _(event: ClusterSeen, db: sqlite3.Connection, study: str, at: float) -> None:
+    cluster = event.cluster
+    # Seen again by a later controller: it has been billed all the while, perhaps for longer than our clock thinks.
+    again = "UPDATE leases SET since = min(since, ?) WHERE study = ? AND cluster = ? AND until IS NULL"
+    if not db.execute(again, (event.since, study, cluster.name)).rowcount:
+        db.execute(
+            "INSERT INTO leases (study, number, cluster, accelerator, since) VALUES (?, ?, ?, ?, ?)",
+            (study, _next(db, "leases", study), cluster.name, cluster.accelerator, event.since),
+        )
+        db.execute("UPDATE studies SET arriving = max(0, arriving - 1) WHERE study = ?", (study,))
+
+
+@apply.register
+def _(event: ClusterGone, db: sqlite3.Connection, study: str, at: float) -> None:
     db.execute(
-        "INSERT OR REPLACE INTO clusters VALUES (?, ?, ?, ?)",
-        (study, event.cluster.name, event.cluster.accelerator, at),
+        "UPDATE leases SET until = max(since, ?), reason = ? WHERE study = ? AND cluster = ? AND until IS NULL",
+        (event.until, event.reason, study, event.cluster),
     )
+
+
+@apply.register
+def _(event: ProposerAsked, db: sqlite3.Connection, study: str, at: float) -> None:
+    db.execute("INSERT INTO calls (study, call, usd_at_most) VALUES (?, ?, ?)", (study, event.call, event.usd_at_most))
+
+
+@apply.register
+def _(event: ProposerAnswered, db: sqlite3.Connection, study: str, at: float) -> None:
+    db.execute("UPDATE calls SET usd = ? WHERE study = ? AND call = ?", (event.usd, study, event.call))
 
 
 @apply.register
@@ -165,6 +241,7 @@ def _(event: AttemptSubmitted, db: sqlite3.Connection, study: str, at: float) ->
         "submitted": at,
     }
     insert(db, "attempts", [row])
+    _tally(db, study, "attempts", 1)
     db.execute(
         "UPDATE experiments SET cluster = ?, attempts = attempts + 1, reason = '' WHERE study = ? AND experiment = ?",
         (attempt.cluster, study, attempt.experiment),
@@ -173,9 +250,11 @@ def _(event: AttemptSubmitted, db: sqlite3.Connection, study: str, at: float) ->
 
 @apply.register
 def _(event: AttemptStarted, db: sqlite3.Connection, study: str, at: float) -> None:
-    db.execute("UPDATE attempts SET started = ? WHERE study = ? AND attempt = ?", (at, study, event.attempt))
+    # Of one that is adopted it is said again.
+    first = "coalesce(started, ?)"
+    db.execute(f"UPDATE attempts SET started = {first} WHERE study = ? AND attempt = ?", (at, study, event.attempt))
     db.execute(
-        "UPDATE experiments SET status = 'running', started = ? WHERE study = ? AND experiment = ?",
+        f"UPDATE experiments SET status = 'running', started = {first} WHERE study = ? AND experiment = ?",
         (at, study, _experiment_of(db, study, event.attempt)),
     )
 
@@ -186,6 +265,11 @@ def _experiment_of(db: sqlite3.Connection, study: str, attempt: str) -> str:
     if row is None:
         raise KeyError(attempt)
     return str(row[0])
+
+
+@apply.register
+def _(event: AttemptPruned, db: sqlite3.Connection, study: str, at: float) -> None:
+    db.execute("UPDATE attempts SET pruned = ? WHERE study = ? AND attempt = ?", (event.reason, study, event.attempt))
 
 
 @apply.register
@@ -205,7 +289,7 @@ def _(event: AttemptEnded, db: sqlite3.Connection, study: str, at: float) -> Non
     (metric,) = db.execute("SELECT metric FROM studies WHERE study = ?", (study,)).fetchone()
     db.execute(
         "UPDATE experiments SET status = ?, reason = ?, accelerator = ?, finished = ?, score = ?, metrics = ?,"
-        " hashes = ?, budget = ?, self_reported = ?, unsandboxed = ? WHERE study = ? AND experiment = ?",
+        " hashes = ?, budget = ?, self_reported = ?, unsandboxed = ?, curve = ? WHERE study = ? AND experiment = ?",
         (
             outcome.label or "done",
             outcome.reason,
@@ -217,6 +301,7 @@ def _(event: AttemptEnded, db: sqlite3.Connection, study: str, at: float) -> Non
             outcome.budget,
             int(outcome.self_reported),
             int(outcome.unsandboxed),
+            json.dumps(outcome.curve),
             study,
             experiment,
         ),

@@ -13,6 +13,7 @@ from controller.records import (
     Cluster,
     Decision,
     Experiment,
+    Knobs,
     Label,
     Outcome,
     Proposal,
@@ -57,20 +58,81 @@ class WaveDesigned:
 
 
 @dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A controller began to run the study, with what was asked of it: clusters, infra, caps and the like."""
+
+    asked: Mapping[str, Any]
+    kind: Literal["run_started"] = "run_started"
+
+
+@dataclass(frozen=True, slots=True)
+class RunStopped:
+    """It came to an orderly end, and why. One that was killed left no such event."""
+
+    why: str
+    reason: str
+    kind: Literal["run_stopped"] = "run_stopped"
+
+
+@dataclass(frozen=True, slots=True)
 class ConfirmationPlanned:
-    """Screening is over; `experiments` (perhaps none) are to confirm what it promoted."""
+    """Screening is over; `experiments` (perhaps none) are to confirm what it promoted, beside the candidate `against`.
+
+    Where the incumbent had changed since the wave was designed, `against` is the new one, and `candidates` are the
+    promoted ones on top of it. `base` holds the value that each factor of the wave has in `against`.
+    """
 
     wave: str
+    against: str
+    base: Knobs
     experiments: tuple[Experiment, ...]
+    candidates: tuple[Candidate, ...] = ()
     kind: Literal["confirmation_planned"] = "confirmation_planned"
 
 
 @dataclass(frozen=True, slots=True)
+class ClustersAsked:
+    """So many clusters more are about to be asked for, and may be billed before they are seen; 0: no longer."""
+
+    clusters: int
+    kind: Literal["clusters_asked"] = "clusters_asked"
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSeen:
-    """A cluster came up, with the accelerator it was observed to have."""
+    """A cluster is up, with the accelerator it was observed to have; billed from `since`, in Unix seconds."""
 
     cluster: Cluster
+    since: float
     kind: Literal["cluster_seen"] = "cluster_seen"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterGone:
+    """A cluster was released, replaced or lost; billed until `until`, in Unix seconds."""
+
+    cluster: str
+    until: float
+    reason: str
+    kind: Literal["cluster_gone"] = "cluster_gone"
+
+
+@dataclass(frozen=True, slots=True)
+class ProposerAsked:
+    """A proposer is about to be asked, which may cost as much as `usd_at_most`."""
+
+    call: int
+    usd_at_most: float
+    kind: Literal["proposer_asked"] = "proposer_asked"
+
+
+@dataclass(frozen=True, slots=True)
+class ProposerAnswered:
+    """It answered, or failed; `usd` is what that did cost. Until this is known, it counts as the most it may cost."""
+
+    call: int
+    usd: float
+    kind: Literal["proposer_answered"] = "proposer_answered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +149,15 @@ class AttemptStarted:
 
     attempt: str
     kind: Literal["attempt_started"] = "attempt_started"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptPruned:
+    """An attempt is hopeless and about to be ended early: recorded before the backend hears of it."""
+
+    attempt: str
+    reason: str
+    kind: Literal["attempt_pruned"] = "attempt_pruned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +201,18 @@ class WaveEnded:
 Event = (
     StudyStarted
     | SettingsChanged
+    | RunStarted
+    | RunStopped
     | WaveDesigned
     | ConfirmationPlanned
+    | ClustersAsked
     | ClusterSeen
+    | ClusterGone
+    | ProposerAsked
+    | ProposerAnswered
     | AttemptSubmitted
     | AttemptStarted
+    | AttemptPruned
     | AttemptEnded
     | ExperimentAbandoned
     | WaveDecided

@@ -21,10 +21,12 @@ COLUMNS = (
 
 _QUERY = """
 SELECT e.experiment, e.wave, c.proposal, e.candidate, c.commit_id, c.parent, e.role, e.tier, e.accelerator, e.cluster,
-       e.seed, e.replicate, e.status, e.metrics, w.base, c.knobs, coalesce(p.hypothesis, ''), e.attempts,
+       e.seed, e.replicate, e.status, e.metrics,
+       CASE e.tier WHEN 'confirmation' THEN w.against_base ELSE w.base END, c.knobs, coalesce(p.hypothesis, ''),
+       e.attempts,
        strftime('%Y-%m-%dT%H:%M:%SZ', e.started, 'unixepoch'), strftime('%Y-%m-%dT%H:%M:%SZ', e.finished, 'unixepoch'),
        round(e.finished - e.started, 3), e.reason, e.self_reported, e.unsandboxed,
-       e.candidate = w.incumbent
+       e.candidate = CASE e.tier WHEN 'confirmation' THEN w.against ELSE w.incumbent END
 FROM experiments e
 JOIN waves w ON w.study = e.study AND w.wave = e.wave
 JOIN candidates c ON c.study = e.study AND c.candidate = e.candidate

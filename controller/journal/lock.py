@@ -23,6 +23,16 @@ def is_locked(directory: Path, study: str) -> bool:
     return False
 
 
+def holder(directory: Path, study: str) -> int | None:
+    """The process that holds `study`; None where nobody does, or who does is not known."""
+    if not is_locked(directory, study):
+        return None
+    try:
+        return int((directory / f"{study}.lock").read_text())
+    except (OSError, ValueError):
+        return None
+
+
 @contextmanager
 def study_lock(directory: Path, study: str) -> Iterator[None]:
     """Hold `study` for this process. Raises UserError where another live process holds it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,7 @@ class Result:
     hashes: Mapping[str, str]
     budget: str
     self_reported: bool
+    started: float | None = None
 
 
 def tags(journal: Journal) -> list[str]:
@@ -87,42 +88,72 @@ def counts(journal: Journal, tag: str) -> dict[str, int]:
 
 
 def totals(journal: Journal, tag: str) -> dict[str, int]:
-    """How many waves, candidates, experiments and attempts the study has; the next free numbers are one more."""
-    return {
-        table: journal.db.execute(f"SELECT count(*) FROM {table} WHERE study = ?", (tag,)).fetchone()[0]
-        for table in ("waves", "proposals", "candidates", "experiments", "attempts")
-    }
+    """How many waves, proposals, candidates, experiments and attempts the study has had."""
+    found = dict(journal.db.execute("SELECT what, total FROM tallies WHERE study = ?", (tag,)).fetchall())
+    return {what: found.get(what, 0) for what in ("waves", "proposals", "candidates", "experiments", "attempts")}
 
 
 def candidate(journal: Journal, tag: str, name: str) -> Candidate:
     """One candidate by id. Raises KeyError."""
-    columns = "candidate, commit_id, parent, knobs, model, proposal"
+    columns = "candidate, commit_id, parent, knobs, model, proposal, origin"
     query = f"SELECT {columns} FROM candidates WHERE study = ? AND candidate = ?"
     row = journal.db.execute(query, (tag, name)).fetchone()
     if row is None:
         raise KeyError(name)
-    return Candidate(row[0], row[1], row[2], knobs(row[3]), row[4], row[5])
+    return Candidate(row[0], row[1], row[2], knobs(row[3]), row[4], row[5], row[6])
 
 
-def known_models(journal: Journal, tag: str) -> dict[str, str]:
-    """The digest of every model tried in the study, with the first candidate that was it.
+class KnownModels(Mapping[str, str]):
+    """The digest of every model tried in the study, or about to be, with the first candidate that was it.
 
-    What the infrastructure kept from running has not been tried.
+    What the infrastructure kept from running, or what was called off, has not been tried. Asks the journal for each
+    digest by itself, as there may be a hundred thousand. What is `claimed` counts as tried too.
     """
-    unknown = [label.value for label in Label if label.infrastructure]
-    query = (
-        "SELECT model, min(candidate) FROM candidates c WHERE study = ? AND NOT EXISTS (SELECT 1 FROM experiments e"
-        f" WHERE e.study = c.study AND e.candidate = c.candidate AND e.status IN ({', '.join('?' * len(unknown))}))"
-        " GROUP BY model"
+
+    _UNKNOWN = tuple(label.value for label in Label if label.infrastructure or label is Label.CANCELLED)
+    _TRIED = (
+        "FROM candidates c WHERE study = ? AND NOT EXISTS (SELECT 1 FROM experiments e WHERE e.study = c.study"
+        f" AND e.candidate = c.candidate AND e.role != '{Role.CONTROL}'"
+        f" AND e.status IN ({', '.join('?' * len(_UNKNOWN))}))"
     )
-    return dict(journal.db.execute(query, (tag, *unknown)).fetchall())
+
+    def __init__(self, journal: Journal, tag: str) -> None:
+        self._journal = journal
+        self._tag = tag
+        self._claims: dict[str, str] = {}
+
+    def claim(self, digest: str, by: str) -> None:
+        """Hold the model of `digest` to be tried by `by`."""
+        self._claims[digest] = by
+
+    def __getitem__(self, digest: str) -> str:
+        if digest in self._claims:
+            return self._claims[digest]
+        query = f"SELECT min(candidate) {self._TRIED} AND model = ?"
+        (found,) = self._journal.db.execute(query, (self._tag, *self._UNKNOWN, digest)).fetchone()
+        if found is None:
+            raise KeyError(digest)
+        return str(found)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._claims
+        for (model,) in self._journal.db.execute(f"SELECT DISTINCT model {self._TRIED}", (self._tag, *self._UNKNOWN)):
+            if model not in self._claims:
+                yield model
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def open_waves(journal: Journal, tag: str) -> list[tuple[Wave, str]]:
+    """The waves that have not ended, oldest first, each with its state (screening, confirming, decided)."""
+    query = "SELECT wave, state FROM waves WHERE study = ? AND state != 'ended' ORDER BY number"
+    return [(wave(journal, tag, name), state) for name, state in journal.db.execute(query, (tag,)).fetchall()]
 
 
 def unfinished_wave(journal: Journal, tag: str) -> tuple[Wave, str] | None:
-    """The wave that has not ended, with its state (screening, confirming, decided)."""
-    query = "SELECT wave, state FROM waves WHERE study = ? AND state != 'ended' ORDER BY number LIMIT 1"
-    row = journal.db.execute(query, (tag,)).fetchone()
-    return None if row is None else (wave(journal, tag, row[0]), row[1])
+    """The oldest wave that has not ended, with its state."""
+    return next(iter(open_waves(journal, tag)), None)
 
 
 def wave(journal: Journal, tag: str, name: str) -> Wave:
@@ -136,16 +167,30 @@ def wave(journal: Journal, tag: str, name: str) -> Wave:
     return Wave(name, number, seed, incumbent, proposer, knobs(request), knobs(base))
 
 
-def waves(journal: Journal, tag: str) -> list[str]:
-    """The study's waves in order."""
-    return [name for (name,) in journal.db.execute("SELECT wave FROM waves WHERE study = ? ORDER BY number", (tag,))]
+def wave_state(journal: Journal, tag: str, name: str) -> str:
+    """Where a wave stands: screening, confirming, decided or ended."""
+    row = journal.db.execute("SELECT state FROM waves WHERE study = ? AND wave = ?", (tag, name)).fetchone()
+    return str(row[0])
+
+
+def against(journal: Journal, tag: str, name: str) -> str:
+    """The candidate beside which a wave's confirmation runs: its incumbent, or the one that has taken its place."""
+    row = journal.db.execute("SELECT against FROM waves WHERE study = ? AND wave = ?", (tag, name)).fetchone()
+    return str(row[0])
+
+
+def waves(journal: Journal, tag: str, *, ended: bool = False) -> list[str]:
+    """The study's waves: all in the order of their numbers, or those that have ended in the order in which they did."""
+    query = "SELECT wave FROM waves WHERE study = ?"
+    query += " AND state = 'ended' ORDER BY ended, number" if ended else " ORDER BY number"
+    return [name for (name,) in journal.db.execute(query, (tag,))]
 
 
 def results_of(journal: Journal, tag: str, *, wave: str | None = None, name: str | None = None) -> list[Result]:
     """Experiments with their results in planned order: all, those of one wave, or the one called `name`."""
     query = (
         "SELECT experiment, wave, candidate, role, tier, seed, replicate, status, score, accelerator, cluster,"
-        " attempts, reason, hashes, budget, self_reported"
+        " attempts, reason, hashes, budget, self_reported, started"
         " FROM experiments WHERE study = ?"
     )
     arguments = [tag]
@@ -165,6 +210,7 @@ def results_of(journal: Journal, tag: str, *, wave: str | None = None, name: str
             hashes=json.loads(row[13]),
             budget=row[14],
             self_reported=bool(row[15]),
+            started=row[16],
         )
         for row in journal.db.execute(f"{query} ORDER BY number", arguments)
     ]
@@ -188,11 +234,36 @@ def infrastructure_failures(journal: Journal, tag: str, experiment: str) -> int:
     return sum(Label(label).infrastructure for (label,) in journal.db.execute(query, (tag, experiment)))
 
 
-def decisions(journal: Journal, tag: str, *, wave: str | None = None) -> list[Decision]:
-    """Decisions, oldest first."""
-    query = "SELECT body FROM decisions WHERE study = ? AND (? IS NULL OR wave = ?) ORDER BY at, wave, candidate"
+def infrastructure(journal: Journal, tag: str) -> tuple[int, int]:
+    """How many attempts the infrastructure has failed, and how many clusters were lost or replaced."""
+    labels = [label.value for label in Label if label.infrastructure]
+    query = f"SELECT count(*) FROM attempts WHERE study = ? AND label IN ({', '.join('?' * len(labels))})"
+    (attempts,) = journal.db.execute(query, (tag, *labels)).fetchone()
+    query = "SELECT count(*) FROM leases WHERE study = ? AND until IS NOT NULL AND reason NOT IN ('released', 'idle')"
+    (clusters,) = journal.db.execute(query, (tag,)).fetchone()
+    return attempts, clusters
+
+
+def last_failure(journal: Journal, tag: str) -> str | None:
+    """The experiment that failed last, by its own fault."""
+    nobodys = (Label.CANCELLED, Label.PRUNED)
+    labels = [label.value for label in Label if not label.infrastructure and label not in nobodys]
+    query = (
+        f"SELECT experiment FROM experiments WHERE study = ? AND status IN ({', '.join('?' * len(labels))})"
+        " ORDER BY finished DESC LIMIT 1"
+    )
+    row = journal.db.execute(query, (tag, *labels)).fetchone()
+    return row[0] if row else None
+
+
+def decisions(journal: Journal, tag: str, *, wave: str | None = None, candidate: str | None = None) -> list[Decision]:
+    """Decisions, oldest first: all, those of a wave, or those about a candidate."""
+    query = (
+        "SELECT body FROM decisions WHERE study = ? AND (? IS NULL OR wave = ?) AND (? IS NULL OR candidate = ?)"
+        " ORDER BY at, wave, candidate"
+    )
     found = []
-    for (body,) in journal.db.execute(query, (tag, wave, wave)):
+    for (body,) in journal.db.execute(query, (tag, wave, wave, candidate, candidate)):
         fields = json.loads(body)
         fields["verdict"] = Verdict(fields["verdict"])
         for name in ("seeds", "scores", "control_scores"):
@@ -226,10 +297,89 @@ def attempt_spans(journal: Journal, tag: str, wave: str) -> list[tuple[str, floa
     return [tuple(row) for row in journal.db.execute(query, (tag, wave))]
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A time a cluster was up: billed from `since` until `until` (None: it still is), in Unix seconds."""
+
+    cluster: str
+    accelerator: str
+    since: float
+    until: float | None
+    reason: str
+
+
+def leases(journal: Journal, tag: str, *, open_only: bool = False) -> list[Lease]:
+    """The times that clusters were up, oldest first."""
+    query = "SELECT cluster, accelerator, since, until, reason FROM leases WHERE study = ?"
+    query += " AND until IS NULL" if open_only else ""
+    return [Lease(*row) for row in journal.db.execute(f"{query} ORDER BY number", (tag,))]
+
+
+def arriving(journal: Journal, tag: str) -> int:
+    """How many clusters were asked for and have not been seen yet."""
+    row = journal.db.execute("SELECT arriving FROM studies WHERE study = ?", (tag,)).fetchone()
+    return int(row[0]) if row else 0
+
+
 def clusters(journal: Journal, tag: str) -> list[tuple[str, str]]:
     """(cluster, accelerator) of every cluster seen."""
-    query = "SELECT cluster, accelerator FROM clusters WHERE study = ? ORDER BY cluster"
-    return [tuple(row) for row in journal.db.execute(query, (tag,))]
+    query = "SELECT cluster, accelerator FROM leases WHERE study = ? GROUP BY cluster HAVING number = max(number)"
+    return [tuple(row) for row in journal.db.execute(f"{query} ORDER BY cluster", (tag,))]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A controller's run of the study: what was asked of it, and how it ended, if it came to an orderly end."""
+
+    number: int
+    started: float
+    asked: Mapping[str, Any]
+    stopped: float | None
+    why: str | None
+    reason: str
+
+
+def last_run(journal: Journal, tag: str) -> Run | None:
+    """The latest run of the study."""
+    query = "SELECT number, started, asked, stopped, why, reason FROM runs WHERE study = ? ORDER BY number DESC LIMIT 1"
+    row = journal.db.execute(query, (tag,)).fetchone()
+    return None if row is None else Run(row[0], row[1], json.loads(row[2]), *row[3:])
+
+
+def llm_usd(journal: Journal, tag: str) -> float:
+    """What proposers have cost; a call whose cost is not known counts as the most it may cost."""
+    query = "SELECT coalesce(sum(coalesce(usd, usd_at_most)), 0.0) FROM calls WHERE study = ?"
+    return float(journal.db.execute(query, (tag,)).fetchone()[0])
+
+
+def calls(journal: Journal, tag: str) -> int:
+    """How often a proposer was asked."""
+    return int(journal.db.execute("SELECT count(*) FROM calls WHERE study = ?", (tag,)).fetchone()[0])
+
+
+def last_at(journal: Journal, tag: str) -> float:
+    """When the study's last event was recorded, in Unix seconds; 0 where there is none."""
+    query = "SELECT at FROM events WHERE study = ? ORDER BY seq DESC LIMIT 1"
+    row = journal.db.execute(query, (tag,)).fetchone()
+    return float(row[0]) if row else 0.0
+
+
+def pruned(journal: Journal, tag: str, attempt: str) -> str | None:
+    """Why an attempt was to be ended early; None where it was not."""
+    row = journal.db.execute("SELECT pruned FROM attempts WHERE study = ? AND attempt = ?", (tag, attempt)).fetchone()
+    return row[0] if row else None
+
+
+def control_curves(journal: Journal, tag: str) -> list[tuple[str, str, tuple[tuple[float, float], ...]]]:
+    """(candidate, accelerator, curve) of every control that has a score and a curve, in planned order."""
+    query = (
+        "SELECT candidate, accelerator, curve FROM experiments WHERE study = ? AND role = ? AND score IS NOT NULL"
+        " AND curve != '[]' ORDER BY number"
+    )
+    return [
+        (candidate, accelerator, tuple((point, loss) for point, loss in json.loads(curve)))
+        for candidate, accelerator, curve in journal.db.execute(query, (tag, Role.CONTROL))
+    ]
 
 
 def replicates(journal: Journal, tag: str, name: str) -> list[float]:
@@ -281,7 +431,7 @@ def hypotheses(journal: Journal, tag: str, *, wave: str | None = None) -> dict[s
 
 def kept(journal: Journal, tag: str) -> list[tuple[str, str, str, float]]:
     """(wave, candidate, commit on the branch, Unix seconds) of every kept winner, oldest first."""
-    query = "SELECT wave, kept, commit_id, ended FROM waves WHERE study = ? AND kept IS NOT NULL ORDER BY number"
+    query = "SELECT wave, kept, commit_id, ended FROM waves WHERE study = ? AND kept IS NOT NULL ORDER BY ended, number"
     return [tuple(row) for row in journal.db.execute(query, (tag,))]
 
 

@@ -1,6 +1,6 @@
 """The journal's tables. `events` is the truth; the others are what its events add up to, indexed for reading."""
 
-VERSION = 3
+VERSION = 4
 
 DDL = """
 CREATE TABLE events (
@@ -18,17 +18,36 @@ CREATE TABLE studies (
     settings  TEXT NOT NULL,
     baseline  TEXT NOT NULL,
     incumbent TEXT NOT NULL,
-    tip       TEXT NOT NULL
+    tip       TEXT NOT NULL,
+    arriving  INTEGER NOT NULL DEFAULT 0
 );
+CREATE TABLE tallies (
+    study TEXT NOT NULL,
+    what  TEXT NOT NULL,
+    total INTEGER NOT NULL,
+    PRIMARY KEY (study, what)
+) WITHOUT ROWID;
+CREATE TABLE runs (
+    study   TEXT NOT NULL,
+    number  INTEGER NOT NULL,
+    started REAL NOT NULL,
+    asked   TEXT NOT NULL,
+    stopped REAL,
+    why     TEXT,
+    reason  TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (study, number)
+) WITHOUT ROWID;
 CREATE TABLE waves (
     study     TEXT NOT NULL,
     wave      TEXT NOT NULL,
     number    INTEGER NOT NULL,
     seed      INTEGER NOT NULL,
     incumbent TEXT NOT NULL,
+    against   TEXT NOT NULL,
     proposer  TEXT NOT NULL,
     request   TEXT NOT NULL,
     base      TEXT NOT NULL,
+    against_base TEXT NOT NULL,
     state     TEXT NOT NULL,
     started   REAL NOT NULL,
     ended     REAL,
@@ -36,6 +55,9 @@ CREATE TABLE waves (
     commit_id TEXT,
     PRIMARY KEY (study, wave)
 ) WITHOUT ROWID;
+CREATE INDEX waves_by_number ON waves (study, number);
+CREATE INDEX waves_open ON waves (study, number) WHERE state != 'ended';
+CREATE INDEX waves_kept ON waves (study, number) WHERE kept IS NOT NULL;
 CREATE TABLE proposals (
     study      TEXT NOT NULL,
     proposal   TEXT NOT NULL,
@@ -47,6 +69,7 @@ CREATE TABLE proposals (
     predicted  REAL,
     PRIMARY KEY (study, proposal)
 ) WITHOUT ROWID;
+CREATE INDEX proposals_by_wave ON proposals (study, wave);
 CREATE TABLE refusals (
     study      TEXT NOT NULL,
     wave       TEXT NOT NULL,
@@ -55,6 +78,7 @@ CREATE TABLE refusals (
     reason     TEXT NOT NULL,
     label      TEXT NOT NULL
 );
+CREATE INDEX refusals_by_wave ON refusals (study, wave);
 CREATE TABLE candidates (
     study     TEXT NOT NULL,
     candidate TEXT NOT NULL,
@@ -63,6 +87,7 @@ CREATE TABLE candidates (
     knobs     TEXT NOT NULL,
     model     TEXT NOT NULL,
     proposal  TEXT NOT NULL,
+    origin    TEXT NOT NULL,
     PRIMARY KEY (study, candidate)
 ) WITHOUT ROWID;
 CREATE INDEX candidates_by_model ON candidates (study, model);
@@ -89,6 +114,7 @@ CREATE TABLE experiments (
     budget        TEXT NOT NULL DEFAULT '',
     self_reported INTEGER NOT NULL DEFAULT 0,
     unsandboxed   INTEGER NOT NULL DEFAULT 0,
+    curve         TEXT NOT NULL DEFAULT '[]',
     PRIMARY KEY (study, number)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX experiments_by_id ON experiments (study, experiment);
@@ -104,6 +130,7 @@ CREATE TABLE attempts (
     submitted  REAL NOT NULL,
     started    REAL,
     ended      REAL,
+    pruned     TEXT,
     label      TEXT,
     reason     TEXT NOT NULL DEFAULT '',
     timings    TEXT NOT NULL DEFAULT '{}',
@@ -111,12 +138,23 @@ CREATE TABLE attempts (
 ) WITHOUT ROWID;
 CREATE INDEX attempts_by_experiment ON attempts (study, experiment);
 CREATE INDEX attempts_open ON attempts (study) WHERE ended IS NULL;
-CREATE TABLE clusters (
+CREATE TABLE leases (
     study       TEXT NOT NULL,
+    number      INTEGER NOT NULL,
     cluster     TEXT NOT NULL,
     accelerator TEXT NOT NULL,
-    seen        REAL NOT NULL,
-    PRIMARY KEY (study, cluster)
+    since       REAL NOT NULL,
+    until       REAL,
+    reason      TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (study, number)
+) WITHOUT ROWID;
+CREATE INDEX leases_open ON leases (study, cluster) WHERE until IS NULL;
+CREATE TABLE calls (
+    study       TEXT NOT NULL,
+    call        INTEGER NOT NULL,
+    usd_at_most REAL NOT NULL,
+    usd         REAL,
+    PRIMARY KEY (study, call)
 ) WITHOUT ROWID;
 CREATE TABLE decisions (
     study     TEXT NOT NULL,
@@ -132,14 +170,41 @@ CREATE TABLE decisions (
 ) WITHOUT ROWID;
 """
 
+STATISTICS = {
+    "waves": {"waves": "1000 1000 1", "waves_by_number": "1000 1000 1", "waves_open": "3 3 1", "waves_kept": "9 9 1"},
+    "proposals": {"proposals": "20000 20000 1", "proposals_by_wave": "20000 20000 20"},
+    "refusals": {"refusals_by_wave": "10000 10000 10"},
+    "candidates": {"candidates": "100000 100000 1", "candidates_by_model": "100000 100000 1"},
+    "experiments": {
+        "experiments": "100000 90000 1",
+        "experiments_by_id": "100000 100000 1",
+        "experiments_by_status": "100000 100000 10000",
+        "experiments_by_wave": "100000 100000 100",
+        "experiments_by_candidate": "100000 100000 2",
+    },
+    "attempts": {
+        "attempts": "100000 100000 1",
+        "attempts_by_experiment": "100000 100000 1",
+        "attempts_open": "30 30",
+    },
+    "leases": {"leases": "100 100 1", "leases_open": "16 16 1"},
+}
+"""What SQLite would find out about a large study, in the words of its sqlite_stat1: rows, and rows for each key.
+
+Knowing nothing it takes a study for ten rows, and reads them all where an index would name the few that are meant.
+"""
+
 TABLES = (
     "studies",
+    "tallies",
+    "runs",
     "waves",
     "proposals",
     "refusals",
     "candidates",
     "experiments",
     "attempts",
-    "clusters",
+    "leases",
+    "calls",
     "decisions",
 )

@@ -27,17 +27,18 @@ class Journal:
         self._clock = clock
 
     @classmethod
-    def open(cls, directory: Path, clock: Clock) -> Journal:
+    def open(cls, directory: Path, clock: Clock, *, durable: bool = True) -> Journal:
         """The journal in `directory`, made where there is none. Raises UserError where it can't be written.
 
-        A damaged file is set aside under another name, never overwritten, and the command ends with a sentence.
+        What is recorded outlasts a power cut, unless it need not be `durable`, as that of a simulated night. A damaged
+        file is set aside under another name, never overwritten, and the command ends with a sentence.
         """
         path = directory / FILE
         with _said(path):
             directory.mkdir(parents=True, exist_ok=True)
         try:
             with _said(path):
-                return cls(_connect(path), path, clock)
+                return cls(_connect(path, durable), path, clock)
         except DamagedJournal as error:
             aside = _set_aside(path)
             raise UserError(
@@ -74,6 +75,10 @@ class Journal:
                 f"{self.path} was damaged while it was open ({error}); run again to have it set aside"
             ) from None
 
+    def now(self) -> float:
+        """The time that an event recorded now would have, in Unix seconds."""
+        return self._clock.now()
+
     def events(self, study: str | None = None) -> Iterator[tuple[float, str, Event]]:
         """All events in order, as (Unix seconds, study, event)."""
         query = "SELECT at, study, body FROM events WHERE ? IS NULL OR study = ? ORDER BY seq"
@@ -106,7 +111,7 @@ class NoJournal(Exception):
     """The file is there, but nothing has been written into it yet."""
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, durable: bool) -> sqlite3.Connection:
     if path.exists():
         # Read only, because a damaged file must stay as it is, and a writer tidies up even when it closes.
         with suppress(NoJournal):
@@ -115,12 +120,16 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode = WAL")
         # A power cut must not lose an intent that was recorded before its effect.
-        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
         db.execute("BEGIN IMMEDIATE")
         with db:
             if _is_empty(db):
                 for statement in schema.DDL.split(";"):
                     db.execute(statement)
+                db.execute("ANALYZE")  # makes the table, though there is nothing to find out yet
+                known = [(table, *row) for table, rows in schema.STATISTICS.items() for row in rows.items()]
+                db.executemany("INSERT INTO sqlite_stat1 VALUES (?, ?, ?)", known)
+                db.execute("ANALYZE sqlite_schema")  # has it read
                 db.execute(f"PRAGMA user_version = {schema.VERSION}")
     except BaseException:
         db.close()

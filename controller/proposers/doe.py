@@ -33,11 +33,15 @@ class Doe:
     """Screens, follows what improves, zooms in; see the top of this file."""
 
     name = "doe"
+    usd_at_most = 0.0
+    usd_spent = 0.0
 
     async def propose(self, context: Context, room: int) -> list[Proposal]:
         """Proposals of `room` cells at most, best first; none once everything has been tried."""
         draft = Draft(context, room)
-        knobs = ranked(draft.present)
+        asked = {factor.knob for design in context.pending for factor in design.factors}
+        # What is being screened now will be known soon: meanwhile the others, if there are any.
+        knobs = [knob for knob in ranked(draft.present) if knob not in asked] or ranked(draft.present)
         known = learn(context.history, draft.present, minimize=context.minimize, min_effect=context.min_effect)
         lessons = {knob: known[knob] for knob in knobs if knob in known}
         steps = {knob: 1.0 for knob in knobs if knob not in lessons}

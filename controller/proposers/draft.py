@@ -28,7 +28,8 @@ class Draft:
         self.proposals: list[Proposal] = []
         self._source = context.source
         self._incumbent = model_digest(context.source)
-        self._seen = {self._incumbent, *context.models}
+        self._mine = {self._incumbent}
+        self._tried = context.models
         self._hopeless = hopeless(context.history)
 
     def takes(self, design: Design, factors: Sequence[Factor], room: int | None = None) -> bool:
@@ -44,7 +45,7 @@ class Draft:
         """Add a proposal that it `takes`."""
         models = self._models(cells(proposal.design, proposal.factors, self.present)) or []
         self.room -= len(models)
-        self._seen.update(models)
+        self._mine.update(models)
         self.proposals.append(proposal)
 
     def reach(self, knob: str, step: float, *, untried: bool = False) -> Value:
@@ -66,7 +67,7 @@ class Draft:
         if (knob, repr(level)) in self._hopeless or broken_promise(self._source, {knob: level}) is not None:
             return False
         digest = model_digest(self._source, {knob: level})
-        return digest not in self._seen if untried else digest != self._incumbent
+        return not self._seen(digest) if untried else digest != self._incumbent
 
     def _models(self, found: Sequence[Knobs]) -> list[str] | None:
         models: list[str] = []
@@ -76,7 +77,10 @@ class Draft:
             if broken_promise(self._source, cell) is not None:
                 return None
             digest = model_digest(self._source, cell)
-            if digest in self._seen or digest in models:
+            if self._seen(digest) or digest in models:
                 return None
             models.append(digest)
         return models
+
+    def _seen(self, digest: str) -> bool:
+        return digest in self._mine or digest in self._tried

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TypeGuard
 
 from controller.proposers.protocol import PastDesign, PastWave
@@ -56,21 +57,31 @@ def learn(history: Sequence[PastWave], present: Knobs, *, minimize: bool, min_ef
 
 
 def design_effects(design: PastDesign, wave: PastWave, noise: Noise | None) -> Effects:
-    """The effects of one design's factors on the metric, from its cells and the wave's controls."""
+    """The effects of one design's factors on the metric, from its cells and the wave's controls.
+
+    Of a pruned cell it is taken as known that its score is worse than the controls' mean.
+    """
     factors = [factor for factor in design.factors if factor.knob in wave.base]
     runs = [({**wave.base, **cell.knobs}, cell.score) for cell in design.cells if cell.score is not None]
-    if not runs or not factors:
+    pruned = [{**wave.base, **cell.knobs} for cell in design.cells if cell.pruned and wave.controls]
+    if not (runs or pruned) or not factors:
         return Effects((), ())
-    return estimate_effects(runs + [(wave.base, score) for score in wave.controls], factors, noise)
+    return estimate_effects(
+        runs + [(wave.base, score) for score in wave.controls],
+        factors,
+        noise,
+        censored=[(knobs, fmean(wave.controls)) for knobs in pruned],
+        minimize=wave.minimize,
+    )
 
 
 def hopeless(history: Sequence[PastWave]) -> frozenset[tuple[str, str]]:
-    """Knobs with values, as source text, that at least two cells tried and none survived."""
+    """Knobs with values, as source text, that at least two cells tried and none survived. A pruned cell did: it ran."""
     survived: dict[tuple[str, str], list[bool]] = {}
     for wave in history:
         for cell in (cell for design in wave.designs for cell in design.cells):
             for knob, value in cell.knobs.items():
-                survived.setdefault((knob, repr(value)), []).append(cell.score is not None)
+                survived.setdefault((knob, repr(value)), []).append(cell.score is not None or cell.pruned)
     return frozenset(level for level, found in survived.items() if len(found) > 1 and not any(found))
 
 

@@ -13,6 +13,8 @@ class Person:
     """Proposes one full factorial of the given factors, and after that nothing."""
 
     name = "person"
+    usd_at_most = 0.0
+    usd_spent = 0.0
 
     def __init__(self, factors: Sequence[Factor]) -> None:
         self._factors = tuple(factors)

@@ -11,10 +11,15 @@ from controller.records import Factor, Knobs, Proposal, Refusal
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One cell of an earlier wave: all its factors' values, and its score (None where it failed, or never ran)."""
+    """One cell of an earlier wave: all its factors' values, and its score.
+
+    The score is None where it failed or never ran, and where it was `pruned`: ended early, as it was clearly worse than
+    the wave's controls at the same point.
+    """
 
     knobs: Knobs
     score: float | None
+    pruned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class PastDesign:
 class PastWave:
     """An earlier wave. `base` is what the controls ran with, for every factor; `kept` whether a cell was kept.
 
+    The scores of `controls` and cells are as on one accelerator; `minimize` says whether lower ones are better.
     `refusals` are what was proposed for it and never ran.
     """
 
@@ -42,6 +48,7 @@ class PastWave:
     controls: tuple[float, ...]
     kept: bool
     refusals: tuple[Refusal, ...] = ()
+    minimize: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,8 @@ class Context:
     """What a proposer may know of the study.
 
     `source` is the incumbent's editable file; `models` maps the digest of each model already tried to the candidate
-    that was it; `seed` makes a proposer that draws lots repeat itself.
+    that was it, or is being tried; `pending` are the designs that are being screened meanwhile; `seed` makes a proposer
+    that draws lots repeat itself.
     """
 
     source: str
@@ -58,12 +66,18 @@ class Context:
     models: Mapping[str, str]
     history: tuple[PastWave, ...]
     seed: int
+    pending: tuple[PastDesign, ...] = ()
 
 
 class Proposer(Protocol):
-    """A source of hypotheses. Must not touch git, journal or clusters."""
+    """A source of hypotheses. Must not touch git, journal or clusters.
+
+    `usd_at_most` is the most that one call of `propose` can cost in dollars, `usd_spent` what all of them have cost.
+    """
 
     name: str
+    usd_at_most: float
+    usd_spent: float
 
     async def propose(self, context: Context, room: int) -> list[Proposal]:
         """Proposals worth about `room` cells, best first; none where it has no idea left."""

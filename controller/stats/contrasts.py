@@ -7,7 +7,10 @@ comes out of a pseudo-inverse; this module returns only those numbers that are t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Column: TypeAlias = tuple[str, ...]
 """The name of a model column."""
@@ -29,8 +32,7 @@ def least_squares(
 
     names = list(columns)
     matrix = np.array([columns[name] for name in names], dtype=float).T
-    # Columns hold 0 and ±1, so a singular value that is not zero is far above rounding; numpy's default is not.
-    inverse = np.linalg.pinv(matrix, rcond=1e-10)
+    inverse = pseudo_inverse(matrix)
     results: list[tuple[float, float] | None] = []
     for contrast in contrasts:
         wanted = np.array([contrast.get(name, 0.0) for name in names])
@@ -41,3 +43,11 @@ def least_squares(
         else:
             results.append(None)
     return results
+
+
+def pseudo_inverse(matrix: NDArray[Any]) -> NDArray[Any]:
+    """The pseudo-inverse of a model matrix, rows for runs and columns for parameters."""
+    import numpy as np
+
+    # Columns hold 0 and ±1, so a singular value that is not zero is far above rounding; numpy's default is not.
+    return np.linalg.pinv(matrix, rcond=1e-10)

@@ -11,6 +11,7 @@ from itertools import combinations
 from typing import TypeAlias
 
 from controller.records import Factor, Knobs, Value
+from controller.stats.censoring import filled
 from controller.stats.contrasts import Column, Contrast, least_squares
 from controller.stats.noise import Noise
 
@@ -72,6 +73,9 @@ def estimate_effects(
     factors: Sequence[Factor],
     noise: Noise | None,
     confidence: float = 0.95,
+    *,
+    censored: Sequence[tuple[Knobs, float]] = (),
+    minimize: bool = True,
 ) -> Effects:
     """All main effects, and the interactions of knobs with two levels that the cells can tell apart.
 
@@ -80,10 +84,16 @@ def estimate_effects(
     its own: it supports an effect only where it is common ground, as the base of a sweep is.
 
     Interactions that cannot be told from main effects or from each other are named as not estimable and taken to be
-    zero, the assumption of every screening design. Intervals are two-sided, each at `confidence` by itself. Raises
-    ValueError naming a knob that an observation lacks.
+    zero, the assumption of every screening design. Intervals are two-sided, each at `confidence` by itself.
+
+    A run that was ended early is `censored`: all that is known is that its score is worse than the bound beside its
+    knobs, and `minimize` says which way that is. In its place stands what is to be expected of it, by the fit alone
+    where `noise` is None (`stats.censoring`). So it counts in the main effects, whose intervals take it for measured
+    and are a little too narrow for that. What interactions can be told apart is for the measured runs to say.
+
+    Raises ValueError naming a knob that an observation lacks.
     """
-    runs = [knobs for knobs, _ in observations]
+    runs = [knobs for knobs, _ in (*observations, *censored)]
     scores = [score for _, score in observations]
     for factor in factors:
         if any(factor.knob not in run for run in runs):
@@ -91,11 +101,21 @@ def estimate_effects(
 
     mains, columns = _main_effects(factors, runs)
     interactions, products = _interactions(factors, runs)
-    found = least_squares(columns | products, scores, [contrast for _, contrast in interactions])
+    measured = {column: values[: len(scores)] for column, values in (columns | products).items()}
+    found = least_squares(measured, scores, [contrast for _, contrast in interactions])
     told_apart = {column: products[column] for column, result in zip(products, found, strict=True) if result}
 
     asked = mains + interactions
-    results = least_squares(columns | told_apart, scores, [contrast for _, contrast in asked])
+    model = columns | told_apart
+    # Worse is above the bound where less is better; otherwise all is done upside down.
+    sign = 1 if minimize else -1
+    upward = filled(
+        model,
+        [sign * score for score in scores],
+        [sign * bound for _, bound in censored],
+        noise.sigma if noise else 0.0,
+    )
+    results = least_squares(model, [sign * score for score in upward], [contrast for _, contrast in asked])
     estimated = []
     not_estimable = []
     for (term, _), result in zip(asked, results, strict=True):

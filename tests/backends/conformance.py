@@ -19,7 +19,7 @@ FOREVER = "/nowhere/at/all"
 
 
 async def clusters_of(backend: Backend, count: int) -> list[str]:
-    return [cluster.name async for cluster in backend.acquire(Fleet(count, Plan().bundle()))]
+    return [cluster.name async for cluster in backend.acquire(Fleet(count, Plan().bundle(), "study"))]
 
 
 class BackendConformance:
@@ -49,10 +49,34 @@ class BackendConformance:
         return str(tmp_path / "gate")
 
     async def test_acquire_yields_as_many_clusters_as_were_asked_for(self, backend: Backend) -> None:
-        clusters = [cluster async for cluster in backend.acquire(Fleet(5, Plan().bundle()))]
+        clusters = [cluster async for cluster in backend.acquire(Fleet(5, Plan().bundle(), "study"))]
         assert len({cluster.name for cluster in clusters}) == 5
         assert all(cluster.accelerator for cluster in clusters)
-        assert backend.capacity >= 2
+        assert backend.capacity >= 2 and backend.idle_seconds >= 0
+
+    async def test_what_is_up_is_what_was_acquired_and_not_released(self, backend: Backend) -> None:
+        async def up() -> set[str]:
+            return {cluster.name for cluster in await backend.up("study")}
+
+        acquired = await clusters_of(backend, 3)
+        assert await up() == set(acquired)
+        await backend.release([acquired[1]])
+        assert await up() == {acquired[0], acquired[2]}
+        await backend.release(acquired)
+        assert await up() == set()
+
+    async def test_acquiring_again_gives_the_clusters_that_are_up_and_only_as_many_more_as_are_missing(
+        self, backend: Backend
+    ) -> None:
+        first = await clusters_of(backend, 2)
+        assert set(await clusters_of(backend, 2)) == set(first)
+        assert set(await clusters_of(backend, 1)) < set(first)
+        more = await clusters_of(backend, 4)
+        assert set(first) < set(more) and len(more) == len(set(more)) == 4
+        await backend.release(first[:1])
+        again = await clusters_of(backend, 4)
+        assert set(again) >= set(more) - set(first[:1]) and len(set(again)) == 4
+        assert {cluster.name for cluster in await backend.up("study")} == set(again)
 
     async def test_an_attempt_starts_and_ends_with_its_own_report(self, backend: Backend) -> None:
         (cluster,) = await clusters_of(backend, 1)
@@ -182,8 +206,11 @@ class BackendConformance:
         later = successor()
         assert await later.owned("study") == {one.id}
         assert await later.owned("study") == {one.id}
+        ear = Ear(later)
+        await ear.until(Started, one.id)
         open_gate(gate)
-        ended = await Ear(later).until(Ended, one.id)
+        ended = await ear.until(Ended, one.id)
+        assert ear.about(one.id) == ["Started", "Ended"]
         assert judge(one, ended, bundle.job["hashes"], "val_bpb").metrics == {"val_bpb": 1.5}
 
     async def test_a_later_controller_collects_what_ended_meanwhile(

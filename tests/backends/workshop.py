@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from controller.backends import Backend, BackendEvent, Bundle, Ended
+from controller.backends import Backend, BackendEvent, Bundle, Ended, Progressed, Started
 from controller.harness.fingerprint import fingerprint
 from controller.records import Attempt
 from tests.processes import PATIENCE_SECONDS
@@ -46,10 +46,11 @@ print("val_bpb:", plays["score"])
 class Plan:
     """What a train.py does: prints, waits until the file `gate` is there, then scores, or fails where score is None.
 
-    seconds: how long that takes where time is virtual. lost_on: clusters that vanish under it, where clusters are
-    made up. diary: a file that gets a + when it begins and a - when it ends. helper: the last
-    argument of a process it starts and leaves behind. kills_harness_with_seeds: seeds with
-    which it kills its own harness.
+    seconds: how long that takes where time is virtual. losses: what it tells of meanwhile, there. lost_on: clusters
+    that vanish under it, and hangs_on: on which it never ends, where clusters are made up. diary: a file that gets a +
+    when it begins and a - when it ends.
+    helper: the last argument of a process it starts and leaves behind. kills_harness_with_seeds: seeds with which it
+    kills its own harness.
     """
 
     score: float | None = 1.25
@@ -58,7 +59,9 @@ class Plan:
     diary: str = ""
     helper: str = ""
     seconds: float = 0.0
+    losses: Sequence[float] = ()
     lost_on: Sequence[str] = ()
+    hangs_on: Sequence[str] = ()
     kills_harness_with_seeds: Sequence[str] = ()
 
     def bundle(self, seed: int = 1) -> Bundle:
@@ -95,7 +98,7 @@ def attempt(number: int, cluster: str, study: str = "study") -> Attempt:
     return Attempt(f"{study}.{name}.1", name, cluster, f"{number:032x}")
 
 
-E = TypeVar("E", bound=BackendEvent)
+E = TypeVar("E", Started, Progressed, Ended)
 
 
 class Ear:
@@ -116,8 +119,8 @@ class Ear:
 
     def about(self, name: str) -> list[str]:
         """What was heard of the attempt called `name`, progress left out."""
-        kinds = [type(event).__name__ for event in self.heard if event.attempt == name]
-        return [kind for kind in kinds if kind != "Progressed"]
+        told = [event for event in self.heard if isinstance(event, (Started, Ended)) and event.attempt == name]
+        return [type(event).__name__ for event in told]
 
     async def hang_up(self) -> None:
         """Listen no more."""

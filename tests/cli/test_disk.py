@@ -55,5 +55,5 @@ def test_a_wave_on_a_full_disk_ends_with_a_sentence_and_goes_on_once_there_is_sp
     results = json.loads(rows)
     assert {row["status"] for row in results} == {"done"}
     assert len({row["experiment"] for row in results}) == len(results)
-    assert "last: keep" in status
+    assert "\nlast       keep" in status
     assert "tried before" in again, "the wave is over"

@@ -226,7 +226,8 @@ def test_every_command_has_an_example_in_its_help() -> None:
 
 
 def test_every_command_takes_its_workspace_before_and_after_its_name(tmp_path: Path) -> None:
-    arguments = {"wave": ["--clusters", "1"], "show": ["e0001"], "diff": ["e0001"], "logs": ["e0001"]}
+    clusters = ["--clusters", "1"]
+    arguments = {"wave": clusters, "run": clusters, "show": ["e0001"], "diff": ["e0001"], "logs": ["e0001"]}
     missing = str(tmp_path / "missing")
     for name in main.commands:
         if name == "init":  # has no workspace yet

@@ -82,7 +82,7 @@ class Study:
         self.record(WaveDesigned(design, {f"p-{wave}": proposal}, (), candidates, _experiments(wave, runs)))
 
     def confirm(self, *runs: tuple[str, str, Role], wave: str = "w1") -> None:
-        self.record(ConfirmationPlanned(wave, _experiments(wave, runs, Tier.CONFIRMATION)))
+        self.record(ConfirmationPlanned(wave, "k0", {}, _experiments(wave, runs, Tier.CONFIRMATION)))
 
     def run(
         self,

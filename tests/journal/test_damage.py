@@ -69,7 +69,7 @@ from controller.clock import VirtualClock
 from controller.journal import ClusterSeen, Journal
 from controller.records import Cluster
 journal = Journal.open(Path(sys.argv[1]), VirtualClock())
-journal.record("mar5", ClusterSeen(Cluster("last", "H100")))
+journal.record("mar5", ClusterSeen(Cluster("last", "H100"), 0.0))
 os.kill(os.getpid(), 9)
 """
 
@@ -128,7 +128,7 @@ def test_damage_that_appears_while_the_journal_is_open_is_one_sentence(full: Jou
         file.write(os.urandom(size - 4096))
     full.db.execute("PRAGMA shrink_memory")
     with pytest.raises(UserError, match="was damaged while it was open"):
-        full.record(TAG, ClusterSeen(Cluster("h100-9", "H100")))
+        full.record(TAG, ClusterSeen(Cluster("h100-9", "H100"), 0.0))
 
 
 def test_a_folder_in_the_journal_s_place_is_one_sentence(directory: Path) -> None:

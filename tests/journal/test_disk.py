@@ -28,7 +28,7 @@ def fill_up():
                 assert error.errno == errno.ENOSPC
 
 def record(number):
-    journal.record("mar5", *(ClusterSeen(Cluster(f"c{number}-{part} {'x' * 500}", "H100")) for part in range(20)))
+    journal.record("mar5", *(ClusterSeen(Cluster(f"c{number}-{part} {'x' * 500}", "H100"), 0.0) for part in range(20)))
 
 def whole():
     (found,) = journal.db.execute("PRAGMA integrity_check").fetchone()

@@ -33,8 +33,8 @@ def test_a_missing_score_is_null_and_never_zero(full: Journal) -> None:
     assert scores["e0002"] == ("done", 0.95)
 
 
-def test_an_experiment_that_has_not_run_has_no_times_and_no_score(journal: Journal, events: list[Event]) -> None:
-    journal.record(TAG, *events[:4])
+def test_an_experiment_that_has_not_run_has_no_times_and_no_score(journal: Journal, designed: list[Event]) -> None:
+    journal.record(TAG, *designed)
     for row in json.loads(to_json(journal, TAG)):
         assert row["status"] == "queued" and row["attempts"] == 0
         missing = ("val_bpb", "accelerator", "cluster", "started", "finished", "seconds")
@@ -78,14 +78,14 @@ def test_the_tab_separated_rows_are_upstream_s(full: Journal) -> None:
     text = to_tsv(full, TAG)
     table = pd.read_csv(io.StringIO(text), sep="\t")
     assert list(table.columns) == ["commit", "val_bpb", "memory_gb", "status", "description"]
-    assert list(table["status"]) == ["keep", "keep", "crash", "crash", "keep", "keep", "keep"]
+    assert list(table["status"]) == ["keep", "discard", "crash", "crash", "keep", "keep", "keep"]
     assert list(table["val_bpb"]) == [1.0, 0.95, 0.0, 0.0, 1.02, 0.96, 1.0]
     assert list(table["memory_gb"]) == [2.0, 2.0, 0.0, 0.0, 2.0, 2.0, 2.0]
-    assert text.splitlines()[2].startswith("eeeeeee\t0.950000\t2.0\tkeep\tit learns too fast and too “loud” (RATE=0.3")
+    assert text.splitlines()[6].startswith("eeeeeee\t0.960000\t2.0\tkeep\tit learns too fast and too “loud” (RATE=0.3")
 
 
-def test_upstream_s_rows_hold_no_experiment_that_has_not_ended(journal: Journal, events: list[Event]) -> None:
-    journal.record(TAG, *events[:4])
+def test_upstream_s_rows_hold_no_experiment_that_has_not_ended(journal: Journal, designed: list[Event]) -> None:
+    journal.record(TAG, *designed)
     assert to_tsv(journal, TAG) == "commit\tval_bpb\tmemory_gb\tstatus\tdescription\n"
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,18 @@ from controller.journal import (
     AttemptEnded,
     AttemptStarted,
     AttemptSubmitted,
+    ClusterGone,
+    ClustersAsked,
     ClusterSeen,
+    ConfirmationPlanned,
     Event,
+    ExperimentAbandoned,
     Journal,
+    ProposerAnswered,
+    RunStarted,
+    RunStopped,
     StudyStarted,
+    WaveDecided,
     WaveDesigned,
     reading,
     study_lock,
@@ -70,15 +79,159 @@ def test_the_tables_say_what_the_events_said(full: Journal) -> None:
     assert results["e0006"].accelerator == "H200"
     assert reading.clusters(full, TAG) == [("h100-1", "H100"), ("h200-1", "H200")]
     study = reading.study_of(full, TAG)
-    assert (study.incumbent, study.tip, study.baseline) == ("c0001", "e" * 40, "c0000")
+    assert (study.incumbent, study.tip, study.baseline) == ("c0004", "e" * 40, "c0000")
     assert study.settings["budget"] == {"hours": 8.0}
     assert reading.candidate(full, TAG, "c0001").knobs == {"RATE": 0.3, "BETAS": (0.8, 0.95)}
-    assert reading.unfinished_wave(full, TAG) is None
-    assert [one.sentence for one in reading.decisions(full, TAG)] == ["keep c0001, “better” by 0.04"]
+    assert (reading.candidate(full, TAG, "c0001").origin, reading.candidate(full, TAG, "c0004").origin) == ("", "c0001")
+    assert reading.unfinished_wave(full, TAG) is None and reading.open_waves(full, TAG) == []
+    assert (reading.wave_state(full, TAG, "w01"), reading.waves(full, TAG, ended=True)) == ("ended", ["w01"])
+    assert [one.sentence for one in reading.decisions(full, TAG)] == ["keep c0004, “better” by 0.04"]
+    assert reading.decisions(full, TAG, candidate="c0004") == reading.decisions(full, TAG)
+    assert reading.decisions(full, TAG, candidate="c0001") == []
+    assert reading.totals(full, TAG) == {
+        "waves": 1,
+        "proposals": 2,
+        "candidates": 5,
+        "experiments": 7,
+        "attempts": 11,
+    }
+
+
+def test_a_wave_says_where_it_stands_and_beside_whom_it_is_confirmed(
+    journal: Journal, events: list[Event], designed: list[Event]
+) -> None:
+    stands = {WaveDesigned: "screening", ConfirmationPlanned: "confirming", WaveDecided: "decided"}
+    for event in events:
+        journal.record(TAG, replace(event, against="c0002") if isinstance(event, ConfirmationPlanned) else event)
+        if type(event) in stands:
+            ((wave, state),) = reading.open_waves(journal, TAG)
+            assert (wave.id, state) == ("w01", stands[type(event)]) and reading.wave_state(journal, TAG, "w01") == state
+            assert reading.waves(journal, TAG) == ["w01"] and reading.waves(journal, TAG, ended=True) == []
+            assert reading.against(journal, TAG, "w01") == ("c0000" if state == "screening" else "c0002")
+
+
+def test_a_cluster_is_billed_from_when_it_was_seen_until_it_is_gone(full: Journal) -> None:
+    begun = VirtualClock().now()
+    assert [(lease.cluster, lease.accelerator, lease.since, lease.until) for lease in reading.leases(full, TAG)] == [
+        ("h100-1", "H100", begun, None),
+        ("h200-1", "unknown", begun, begun + 30),
+        ("h200-1", "H200", begun + 40, None),
+    ]
+    assert [lease.cluster for lease in reading.leases(full, TAG, open_only=True)] == ["h100-1", "h200-1"]
+    # Seen again and gone again: both have been said before.
+    full.record(TAG, ClusterSeen(Cluster("h100-1", "H100"), begun + 50), ClusterGone("nobody", begun, "it never was"))
+    full.record(TAG, ClusterGone("h100-1", begun - 5, "a clock was set back"))
+    full.record(TAG, ClusterGone("h100-1", begun + 99, "said twice"))
+    first, *_ = reading.leases(full, TAG)
+    assert (first.since, first.until, first.reason) == (begun, begun, "a clock was set back")
+    assert len(reading.leases(full, TAG)) == 3
+
+
+def test_the_latest_accelerator_of_a_cluster_s_name_is_what_counts(full: Journal) -> None:
+    for accelerator in ("B200", "A100", "L4"):
+        full.record(TAG, ClusterGone("h100-1", 2e9, ""), ClusterSeen(Cluster("h100-1", accelerator), 2e9))
+    assert reading.clusters(full, TAG) == [("h100-1", "L4"), ("h200-1", "H200")]
+
+
+def test_what_was_asked_for_and_has_not_come_is_known(full: Journal) -> None:
+    assert reading.arriving(full, TAG) == 0, "both have come"
+    full.record(TAG, ClustersAsked(2), ClusterSeen(Cluster("h100-2", "H100"), 0.0))
+    assert reading.arriving(full, TAG) == 1
+    full.record(TAG, ClusterSeen(Cluster("h100-2", "H100"), 0.0))
+    assert reading.arriving(full, TAG) == 1, "that one was there"
+    full.record(TAG, ClustersAsked(0))
+    assert reading.arriving(full, TAG) == reading.arriving(full, "another") == 0
+
+
+def test_a_run_is_known_by_what_was_asked_of_it_and_by_its_end_where_it_had_one(full: Journal) -> None:
+    run = reading.last_run(full, TAG)
+    assert run is not None and run.stopped is not None and run.stopped > run.started
+    assert (run.number, run.asked["clusters"], run.why) == (1, 2, "waves")
+    full.record(TAG, RunStarted({"clusters": 3}))
+    killed = reading.last_run(full, TAG)
+    assert killed is not None
+    assert (killed.number, killed.asked, killed.stopped, killed.why) == (2, {"clusters": 3}, None, None)
+    full.record(TAG, RunStarted({"clusters": 4}), RunStopped("budget", "it is spent"))
+    last = reading.last_run(full, TAG)
+    assert last is not None and (last.number, last.why, last.reason) == (3, "budget", "it is spent")
+    numbers = full.db.execute("SELECT number FROM runs WHERE stopped IS NULL").fetchall()
+    assert numbers == [(2,)], "the one that was killed has no end to this day"
+    assert reading.last_run(full, "another") is None
+
+
+def test_a_call_without_an_answer_counts_as_the_most_that_it_may_have_cost(full: Journal) -> None:
+    assert (reading.calls(full, TAG), reading.llm_usd(full, TAG)) == (2, 0.5 + 0.75)
+    full.record(TAG, ProposerAnswered(2, 0.25))
+    assert reading.llm_usd(full, TAG) == 0.75
+    assert (reading.calls(full, "another"), reading.llm_usd(full, "another")) == (0, 0.0)
+
+
+def test_the_decision_to_end_an_attempt_is_remembered_with_it(full: Journal) -> None:
+    assert reading.pruned(full, TAG, "mar5.e0003.1") == "far behind"
+    assert reading.pruned(full, TAG, "mar5.e0001.1") is None and reading.pruned(full, TAG, "nobody") is None
+
+
+def test_a_pruned_experiment_is_a_result_of_its_candidate(journal: Journal, designed: list[Event]) -> None:
+    attempt = Attempt("mar5.e0002.1", "e0002", "h100-1", "nonce")
+    ended = AttemptEnded(attempt.id, Outcome(Label.PRUNED, "far behind", accelerator="H100", curve=((0.2, 4.0),)))
+    journal.record(TAG, *designed, AttemptSubmitted(attempt), AttemptStarted(attempt.id), ended)
+    (result,) = reading.results_of(journal, TAG, name="e0002")
+    assert (result.status, result.score, result.reason, result.accelerator) == ("pruned", None, "far behind", "H100")
+    assert "model 1" in reading.KnownModels(journal, TAG)
+
+
+def test_the_curves_of_controls_with_a_score_come_back(full: Journal) -> None:
+    curve = ((0.2, 3.5), (0.35, 3.25))
+    assert reading.control_curves(full, TAG) == [("c0000", "H100", curve)] * 2 + [("c0000", "H200", curve)]
+
+
+def test_what_started_before_a_restart_started_then(full: Journal, clock: VirtualClock) -> None:
+    first = Attempt("mar5.e0001.2", "e0001", "h100-1", "nonce")
+    full.record(TAG, AttemptEnded("mar5.e0001.1", Outcome(Label.LOST, "never mind")), AttemptSubmitted(first))
+    full.record(TAG, AttemptStarted(first.id))
+    begun = clock.now()
+    clock.leap(100)
+    full.record(TAG, AttemptStarted(first.id))
+    (result,) = reading.results_of(full, TAG, name="e0001")
+    assert (result.status, result.started) == ("running", begun)
+    ((started,),) = full.db.execute("SELECT started FROM attempts WHERE attempt = ?", (first.id,)).fetchall()
+    assert started == begun
 
 
 def test_a_model_that_only_the_infrastructure_failed_has_not_been_tried(full: Journal) -> None:
-    assert reading.known_models(full, TAG) == {"model 0": "c0000", "model 1": "c0001", "model 2": "c0002"}
+    known = reading.KnownModels(full, TAG)
+    assert dict(known) == {"model 0": "c0000", "model 1": "c0001", "model 2": "c0002", "model 4": "c0004"}
+    assert len(known) == 4 and "model 3" not in known and known.get("model 3") is None
+    with pytest.raises(KeyError):
+        known["model 3"]
+
+
+def test_neither_has_one_that_was_called_off_though_an_incumbent_has_whose_control_was(
+    journal: Journal, designed: list[Event]
+) -> None:
+    off = [ExperimentAbandoned(name, Label.CANCELLED, "the budget") for name in ("e0001", "e0002")]
+    journal.record(TAG, *designed, *off)
+    assert set(reading.KnownModels(journal, TAG)) == {"model 0", "model 2", "model 3"}
+
+
+def test_what_is_claimed_counts_as_tried_by_whoever_claims_it(full: Journal) -> None:
+    known = reading.KnownModels(full, TAG)
+    known.claim("model 3", "a cell")
+    known.claim("model 9", "another cell")
+    assert known["model 3"] == "a cell" and "model 9" in known and known["model 1"] == "c0001"
+    assert "model 9" not in reading.KnownModels(full, TAG), "nobody else is told"
+    assert set(known) == {f"model {number}" for number in (0, 1, 2, 3, 4, 9)}
+
+
+def test_the_first_of_several_candidates_that_are_one_model_is_named(journal: Journal, designed: list[Event]) -> None:
+    journal.record(TAG, *designed)
+    again = Candidate("c0009", "9" * 40, "a" * 40, {}, "model 1", "p0001")
+    journal.record(TAG, ConfirmationPlanned("w01", "c0000", {}, (), (again,)))
+    assert reading.KnownModels(journal, TAG)["model 1"] == "c0001"
+
+
+def test_the_last_moment_of_a_study_is_that_of_its_last_event(full: Journal, clock: VirtualClock) -> None:
+    assert reading.last_at(full, TAG) == clock.now() and reading.last_at(full, "another") == 0.0
 
 
 def test_an_attempt_the_infrastructure_failed_puts_its_experiment_back_into_the_queue(
@@ -94,7 +247,7 @@ def test_an_attempt_the_infrastructure_failed_puts_its_experiment_back_into_the_
 
 def test_events_that_cannot_all_be_applied_leave_nothing_behind(full: Journal) -> None:
     before = rows(full), list(full.events())
-    good = ClusterSeen(Cluster("h100-9", "H100"))
+    good = ClusterSeen(Cluster("h100-9", "H100"), 0.0)
     with pytest.raises(KeyError):
         full.record(TAG, good, AttemptStarted("an attempt that nobody submitted"))
     with pytest.raises(sqlite3.IntegrityError):
@@ -141,7 +294,7 @@ seen = []
 while not seen or seen[-1] < int(sys.argv[2]):
     (events,) = journal.db.execute("SELECT count(*) FROM events").fetchone()
     journal.db.execute("BEGIN")
-    counts = [journal.db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in ("events", "clusters")]
+    counts = [journal.db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in ("events", "leases")]
     journal.db.execute("COMMIT")
     # The study's start is the one event without a cluster.
     assert counts[0] == counts[1] + 1, counts
@@ -158,7 +311,7 @@ def test_readers_in_other_processes_see_whole_events_while_a_writer_writes(
     command = [sys.executable, "-c", READER, str(directory), "301"]
     readers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     for number in range(300):
-        journal.record(TAG, ClusterSeen(Cluster(f"cluster-{number}", "H100")))
+        journal.record(TAG, ClusterSeen(Cluster(f"cluster-{number}", "H100"), 0.0))
     for reader in readers:
         printed, failed = reader.communicate(timeout=60)
         assert (reader.returncode, printed, failed) == (0, b"301\n", b"")
@@ -169,7 +322,7 @@ def test_a_reader_cannot_write(full: Journal, directory: Path) -> None:
     assert reader is not None
     before = rows(full)
     with pytest.raises(UserError, match="can't be written"):
-        reader.record(TAG, ClusterSeen(Cluster("mine", "H100")))
+        reader.record(TAG, ClusterSeen(Cluster("mine", "H100"), 0.0))
     assert rows(reader) == before
     reader.close()
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from math import log2
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 from controller.designs import cells, controls_for
 from controller.edits import broken_promise, model_digest, read_knobs, set_knobs
 from controller.proposers import Context, Doe, Observation, PastDesign, PastWave
-from controller.records import Design, Knobs, Proposal, Value
+from controller.records import Design, Factor, Knobs, Proposal, Value
 
 TRAIN = (Path(__file__).parents[2] / "train" / "train.py").read_text()
 BEST = {
@@ -155,6 +155,37 @@ async def test_the_same_study_gets_the_same_proposals() -> None:
     study = Study(TRAIN, bowl, noise=0.001)
     await study.wave()
     assert await Doe().propose(study.context(), 12) == await Doe().propose(study.context(), 12)
+
+
+async def test_what_is_being_screened_is_left_alone_as_long_as_there_is_something_else() -> None:
+    first = await Doe().propose(Study(TRAIN, bowl).context(), 12)
+    pending = tuple(PastDesign(proposal.factors, ()) for proposal in first)
+    context = replace(Study(TRAIN, bowl).context(), pending=pending)
+    second = await Doe().propose(context, 12)
+    asked = {factor.knob for proposal in first for factor in proposal.factors}
+    assert second and asked.isdisjoint(factor.knob for proposal in second for factor in proposal.factors)
+    single = replace(
+        Study("LR = 0.1\nprint(LR)\n", bowl).context(), pending=(PastDesign((Factor("LR", (0.05,)),), ()),)
+    )
+    again = await Doe().propose(single, 2)
+    assert {factor.knob for proposal in again for factor in proposal.factors} == {"LR"}, "there is nothing else"
+
+
+async def test_what_was_tried_is_asked_for_model_by_model() -> None:
+    """There may be a hundred thousand: nobody is to go through them all."""
+
+    class Tried(Mapping[str, str]):
+        def __getitem__(self, digest: str) -> str:
+            raise KeyError(digest)
+
+        def __iter__(self) -> Iterator[str]:
+            raise AssertionError("all of them were asked for")
+
+        def __len__(self) -> int:
+            raise AssertionError("all of them were counted")
+
+    context = Study(TRAIN, bowl).context()
+    assert await Doe().propose(replace(context, models=Tried()), 12) == await Doe().propose(context, 12)
 
 
 async def test_a_level_that_always_crashes_is_left_alone() -> None:

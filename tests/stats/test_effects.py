@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from controller.designs import cells, full_factorial, screen
 from controller.records import Design, Factor, Knobs, Value
 from controller.stats import Effects, Noise, estimate_effects
+from controller.stats.censoring import filled
+from controller.stats.contrasts import Column
 
 LR = Factor("LR", (0.02, 0.04))
 DEPTH = Factor("DEPTH", (6, 8))
@@ -189,3 +191,97 @@ def test_controls_at_a_cell_sharpen_it_and_controls_elsewhere_change_nothing() -
 def test_a_run_that_does_not_say_what_it_ran_with_is_refused() -> None:
     with pytest.raises(ValueError, match="DEPTH"):
         estimate_effects([({"LR": 0.02}, 1.0)], [LR, DEPTH], None)
+
+
+def screening(rng: random.Random, worse: float, sigma: float) -> tuple[list[tuple[Knobs, float]], list[Knobs]]:
+    """A replicated 2×2 of which runs worse than 1 are censored. LR makes a score `worse`, DEPTH better by a half."""
+    measured, ended = [], []
+    for run in full_factorial([LR, DEPTH]) * 2:
+        score = 1 + worse * (run["LR"] == 0.04) - 0.5 * (run["DEPTH"] == 8) + rng.gauss(0, sigma)
+        if score > 1 + 2 * sigma:
+            ended.append(run)
+        else:
+            measured.append((run, score))
+    return measured, ended
+
+
+@pytest.mark.parametrize("minimize", [True, False])
+def test_a_censored_run_biases_an_effect_less_than_its_bound_does_or_leaving_it_out(minimize: bool) -> None:
+    rng = random.Random(3)
+    sign = 1 if minimize else -1
+    base: Knobs = {"LR": 0.02, "DEPTH": 6}
+    found: dict[str, list[float]] = {"censored": [], "bound": [], "left out": []}
+    for _ in range(200):
+        measured, ended = screening(rng, 0.7, 0.1)
+        measured = [(run, sign * score) for run, score in measured]
+        measured += [(base, sign * (1 + rng.gauss(0, 0.1))) for _ in range(3)]
+        bounds = [(run, sign * 1.0) for run in ended]
+        noise = Noise(0.1, 6)
+        ways = {
+            "censored": estimate_effects(measured, [LR, DEPTH], noise, censored=bounds, minimize=minimize),
+            "bound": estimate_effects(measured + bounds, [LR, DEPTH], noise),
+            "left out": estimate_effects(measured, [LR, DEPTH], noise),
+        }
+        for way, effects in ways.items():
+            if "LR" in estimates(effects):
+                found[way].append(sign * estimates(effects)["LR"])
+    means = {way: sum(values) / len(values) for way, values in found.items()}
+    assert means["bound"] < 0.3
+    assert means["left out"] < 0.63
+    assert 0.65 < means["censored"] < 0.72
+    assert len(found["censored"]) == 200 > len(found["left out"]) + 20, "and it can be told more often"
+
+
+def test_a_level_that_was_only_tried_in_censored_runs_counts_and_leaves_the_others_alone() -> None:
+    cells_of = full_factorial([LR, DEPTH])
+    measured = [(run, 1 - 0.3 * (run["LR"] == 0.04)) for run in cells_of if run["DEPTH"] == 6]
+    bounds = [(run, 1.0) for run in cells_of if run["DEPTH"] == 8]
+    left_out = estimate_effects(measured, [LR, DEPTH], Noise(0.01, 6))
+    assert missing(left_out) == ["DEPTH", "LR × DEPTH"]
+    found = estimate_effects(measured, [LR, DEPTH], Noise(0.01, 6), censored=bounds)
+    assert missing(found) == ["LR × DEPTH"], "no interaction rests on runs that were not measured"
+    assert estimates(found)["LR"] == pytest.approx(-0.3, abs=0.01), "not halved by two equal bounds"
+    # Both were worse than 1: the mean of DEPTH 6 is 0.85, and the better LR is 0.3 better there as well.
+    assert 0.3 < estimates(found)["DEPTH"] < 0.5
+    unknown = estimate_effects(measured, [LR, DEPTH], None, censored=bounds)
+    assert estimates(unknown) == pytest.approx({"LR": -0.3, "DEPTH": 0.3}, abs=1e-6)
+    assert all(effect.low is None for effect in unknown.estimated)
+
+
+def test_where_the_noise_is_not_known_a_censored_run_alone_at_its_level_stands_at_its_bound() -> None:
+    runs: list[tuple[Knobs, float]] = [({"LR": 0.02}, 0.9), ({"LR": 0.03}, 1.0)]
+    found = estimate_effects(runs, [LR], None, censored=[({"LR": 0.04}, 1.0)])
+    assert estimates(found) == pytest.approx({"LR": 0.1})
+    upside_down = [(run, -score) for run, score in runs]
+    found = estimate_effects(upside_down, [LR], None, censored=[({"LR": 0.04}, -1.0)], minimize=False)
+    assert estimates(found) == pytest.approx({"LR": -0.1})
+
+
+def test_a_censored_run_that_was_expected_to_be_better_stands_just_beyond_its_bound() -> None:
+    ran: list[tuple[Knobs, float]] = [({"LR": 0.02}, 1.0)] * 20
+    found = estimate_effects([*ran, ({"LR": 0.04}, -9.0)], [LR], Noise(1e-3, 6), censored=[({"LR": 0.04}, 1.0)])
+    # The fit of one at −9 and one just above 1 is −4.
+    assert estimates(found)["LR"] == pytest.approx(-5.0, abs=1e-3)
+
+
+def test_censored_runs_alone_have_no_effects_between_them_but_noise_beyond_a_bound() -> None:
+    bounds: list[tuple[Knobs, float]] = [({"LR": 0.02}, 1.0), ({"LR": 0.04}, 1.0)]
+    found = estimate_effects([], [LR], Noise(1.0, 3), censored=bounds)
+    assert estimates(found) == pytest.approx({"LR": 0.0}, abs=1e-9)
+
+
+def test_a_censored_run_that_does_not_say_what_it_ran_with_is_refused() -> None:
+    with pytest.raises(ValueError, match="LR"):
+        estimate_effects([({"LR": 0.02}, 1.0)], [LR], None, censored=[({}, 1.0)])
+
+
+@given(st.integers(0, 2**32), st.floats(0, 5), st.floats(1e-6, 1))
+def test_what_is_expected_of_a_censored_run_is_beyond_its_bound(seed: int, worse: float, sigma: float) -> None:
+    measured, ended = screening(random.Random(seed), worse, sigma)
+    columns: dict[Column, list[float]] = {(): [1.0] * 8, ("LR",): []}
+    columns["LR",] = [float(run["LR"] == 0.04) for run in [*(run for run, _ in measured), *ended]]
+    scores = [score for _, score in measured]
+    for known in (sigma, 0.0):
+        after = filled(columns, scores, [1.0] * len(ended), known)
+        assert after[: len(scores)] == scores
+        assert all(1.0 <= value < 100 for value in after[len(scores) :])
