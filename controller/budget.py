@@ -15,11 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from controller.clock import Clock
 from controller.journal import Journal, reading
 from controller.records import Tier, UserError
-from controller.settings import Settings
+
+if TYPE_CHECKING:
+    from controller.settings import Settings
 
 HOUR = 3600.0
 OVERHEAD_SECONDS = 180.0
@@ -150,6 +153,10 @@ class Ledger:
             self._open[cluster] = (since, price)
         elif cluster not in self._open:
             self._lease(cluster, since, self._prices.of(accelerator))
+
+    def bills(self, cluster: str) -> bool:
+        """Whether `cluster` is up, as far as is known, and billed."""
+        return cluster in self._open
 
     def gone(self, cluster: str, until: float) -> None:
         """A cluster is billed no more."""

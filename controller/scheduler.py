@@ -58,7 +58,7 @@ START_SECONDS = 600.0
 """How long a cluster may take to start what it was given, while nothing else runs on it, before it is replaced."""
 IDLE_SECONDS = 600.0
 """How long a cluster may have nothing to do before it is released, should it not shut itself down much sooner."""
-RETRY_SECONDS = 20.0
+RETRY_SECONDS = 5.0
 """How long an experiment waits after the infrastructure's first failure; twice as long after each further one."""
 FAREWELL_SECONDS = 600.0
 """How long the end of a run waits for a backend that does not answer."""
@@ -178,6 +178,7 @@ class Scheduler:
         """When an earlier controller was last alive, in Unix seconds."""
         self._left = 0
         """Clusters it has left up."""
+        self._asked_at = clock.now()
 
     # What the search asks for
 
@@ -345,6 +346,7 @@ class Scheduler:
             assert self._setup is not None
             fleet = Fleet(before + affordable, self._setup, self.study)
             self._record(ClustersAsked(affordable))
+            self._asked_at = self._clock.now()
             try:
                 async for cluster in self._backend.acquire(fleet):
                     self._arrived(cluster)
@@ -599,6 +601,11 @@ class Scheduler:
             if event.cluster in self.clusters:
                 self._gone(event.cluster, event.reason)
             else:  # while it was coming up, or being given back
+                coming = self._acquiring is not None and not self._acquiring.done()
+                if coming and not self._ledger.bills(event.cluster):
+                    cluster = Cluster(event.cluster, self._ledger.dearest_named)
+                    self._ledger.seen(cluster.name, cluster.accelerator, self._asked_at)
+                    self._record(ClusterSeen(cluster, self._asked_at))
                 self._bill(event.cluster, event.reason)
             return
         running = self.running.get(event.attempt)

@@ -180,7 +180,9 @@ MOMENTS: dict[str, Callable[[list[str]], bool]] = {
     "the first result is in": lambda lines: ended(lines) == 1,
     "three results are in": lambda lines: ended(lines) == 3,
     "screening is over": lambda lines: any("confirmation" in line for line in lines),
-    "the last result is in": lambda lines: "confirmation" in lines[-1] and "[0 to go]" in lines[-1],
+    "the last result but one is in": lambda lines: (
+        any("confirmation" in line for line in lines) and "[1 to go]" in lines[-1]
+    ),
 }
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import io
 import json
@@ -38,6 +39,9 @@ from controller.records import Attempt, Cluster, NothingRan
 POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 15.0
 """How long a harness may take to clean up after itself before it is killed."""
+
+LEAST_SPACE = 256 * 1024
+"""Bytes without which an attempt can't be expected to leave its result."""
 
 PROCESS = "process.json"
 PARTIAL = ".partial"
@@ -307,6 +311,7 @@ class Local:
             self._untold.append(Ended(attempt, report))
             return
         _end_strays(process.directory)
+        _check_space(process.directory)
         if process.doomed_at is not None:
             self._untold.append(_cancelled(attempt, "cancelled before it had begun, or after it had hung"))
         else:
@@ -368,6 +373,13 @@ def _rename_aside(directory: Path) -> None:
     while (aside := directory.with_name(f"{directory.name}{ASIDE}{number}")).exists():
         number += 1
     directory.rename(aside)
+
+
+def _check_space(directory: Path) -> None:
+    """Raises OSError where the disk is full: what ended without a result has none for that, and so would the next."""
+    with contextlib.suppress(FileNotFoundError):
+        if shutil.disk_usage(directory).free < LEAST_SPACE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
 
 
 def _is_held(directory: Path) -> bool:

@@ -246,14 +246,10 @@ def infrastructure(journal: Journal, tag: str) -> tuple[int, int]:
 
 def last_failure(journal: Journal, tag: str) -> str | None:
     """The experiment that failed last, by its own fault."""
-    nobodys = (Label.CANCELLED, Label.PRUNED)
-    labels = [label.value for label in Label if not label.infrastructure and label not in nobodys]
-    query = (
-        f"SELECT experiment FROM experiments WHERE study = ? AND status IN ({', '.join('?' * len(labels))})"
-        " ORDER BY finished DESC LIMIT 1"
-    )
-    row = journal.db.execute(query, (tag, *labels)).fetchone()
-    return row[0] if row else None
+    query = "SELECT finished, experiment FROM experiments WHERE study = ? AND status = ? ORDER BY finished DESC LIMIT 1"
+    labels = [label for label in Label if not label.infrastructure and label not in (Label.CANCELLED, Label.PRUNED)]
+    found = [row for label in labels for row in journal.db.execute(query, (tag, label.value))]
+    return max(found)[1] if found else None
 
 
 def decisions(journal: Journal, tag: str, *, wave: str | None = None, candidate: str | None = None) -> list[Decision]:

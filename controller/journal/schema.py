@@ -118,7 +118,7 @@ CREATE TABLE experiments (
     PRIMARY KEY (study, number)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX experiments_by_id ON experiments (study, experiment);
-CREATE INDEX experiments_by_status ON experiments (study, status);
+CREATE INDEX experiments_by_status ON experiments (study, status, finished);
 CREATE INDEX experiments_by_wave ON experiments (study, wave);
 CREATE INDEX experiments_by_candidate ON experiments (study, candidate);
 CREATE TABLE attempts (
@@ -137,6 +137,7 @@ CREATE TABLE attempts (
     PRIMARY KEY (study, attempt)
 ) WITHOUT ROWID;
 CREATE INDEX attempts_by_experiment ON attempts (study, experiment);
+CREATE INDEX attempts_failed ON attempts (study, label) WHERE label IS NOT NULL;
 CREATE INDEX attempts_open ON attempts (study) WHERE ended IS NULL;
 CREATE TABLE leases (
     study       TEXT NOT NULL,
@@ -178,13 +179,14 @@ STATISTICS = {
     "experiments": {
         "experiments": "100000 90000 1",
         "experiments_by_id": "100000 100000 1",
-        "experiments_by_status": "100000 100000 10000",
+        "experiments_by_status": "100000 100000 10000 1",
         "experiments_by_wave": "100000 100000 100",
         "experiments_by_candidate": "100000 100000 2",
     },
     "attempts": {
         "attempts": "100000 100000 1",
         "attempts_by_experiment": "100000 100000 1",
+        "attempts_failed": "20000 20000 2000",
         "attempts_open": "30 30",
     },
     "leases": {"leases": "100 100 1", "leases_open": "16 16 1"},

@@ -16,6 +16,8 @@ from controller.records import UserError
 
 DIRECTORY = ".autoresearch"
 FILE = "journal.db"
+WAL_PAGES = 128
+"""Pages of 4 KiB that are written beside the journal before they are taken into it."""
 
 
 class Journal:
@@ -119,6 +121,10 @@ def _connect(path: Path, durable: bool) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=30, isolation_level=None)
     try:
         db.execute("PRAGMA journal_mode = WAL")
+        # SQLite's own is 4 MB, which a disk that is nearly full may not have; what an earlier one left goes now.
+        db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+        with suppress(sqlite3.OperationalError):
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         # A power cut must not lose an intent that was recorded before its effect.
         db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
         db.execute("BEGIN IMMEDIATE")

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ RATE = 0.5
 WIDTH = 4
 DEPTH = 3
 seed = int(os.environ["SEED"])
+print("begun", flush=True)
 while time.process_time() < 0.1:
     pass
 while os.path.exists({gate!r}):
@@ -270,7 +271,7 @@ def test_a_dollar_cap_without_a_price_is_refused_with_what_to_do(bench: Bench) -
 
 def test_a_run_ends_before_its_cap_and_a_larger_one_goes_on(make: Callable[..., Bench]) -> None:
     bench = make("timeout_minutes: 1\nprices: {CPU: 10, H100: 10, H200: 10}\n")
-    code, output, _ = bench.run("--clusters", "2", "--tag", "mar5", "--usd", "8")
+    code, output, _ = bench.run("--clusters", "2", "--tag", "mar5", "--usd", "8", "--plateau", "1")
     assert code == 0
     assert "of 8 dollars" in output
     spent = json.loads(bench.run("--json", command="status")[1])["budget"]["spent"]
@@ -299,11 +300,15 @@ def test_a_trainer_that_is_stopped_is_ended_at_its_time(make: Callable[..., Benc
     bench = make("timeout_minutes: 0.05\n")
     bench.gate.touch()
     with bench.started("--clusters", "2", "--tag", "mar5", "--waves", "1") as process:
-        trainers: dict[int, str] = {}
-        while not trainers:
-            trainers = {pid: line for pid, line in alive_in(bench.root).items() if line.endswith("train.py ")}
-        stopped = min(trainers)
-        os.kill(stopped, signal.SIGSTOP)
+        logs = bench.root / ".autoresearch/attempts"
+        while not any("| begun" in log.read_text() for log in logs.glob("*/log.txt")):
+            pass
+        stopped = False
+        while not stopped:
+            for pid in (pid for pid, line in alive_in(bench.root).items() if line.endswith("train.py ")):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+                    stopped = True
         bench.gate.unlink()
         _, errors = process.communicate()
     assert process.returncode == 0, errors
