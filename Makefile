@@ -19,7 +19,7 @@ wave: $(STAMP)
 	$(BIN)/autoresearch -C .workspaces/tiny plot
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
