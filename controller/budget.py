@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from controller.settings import Settings
 
 HOUR = 3600.0
+LEAST_CELLS = 4
+"""Runs of screening that the budget must have room for, or a wave is not worth beginning."""
 OVERHEAD_SECONDS = 180.0
 """What an attempt may take beyond its own time limit: to be delivered, started, scored, heard of, and cleaned up."""
 ARRIVAL_SECONDS = 900.0
@@ -207,7 +209,7 @@ class Ledger:
 
     def refusal_of_wave(self, runs: int) -> str | None:
         """Why no further wave should begin, of which `runs` would have to be confirmed; None where one may."""
-        more = self._confirmations() + self._dearest() * (self._worst * (runs + 1))
+        more = self._confirmations() + self._dearest() * (self._worst * (runs + LEAST_CELLS))
         return self._refusal(more) or self.out_of_time()
 
     def refusal_of_call(self, usd_at_most: float) -> str | None:
@@ -221,7 +223,10 @@ class Ledger:
         """Why nothing more would come to its end within this run's hours; None where something would."""
         if self._until is None or self._clock.monotonic() + self.worst_seconds <= self._until:
             return None
-        return f"the {self.caps.hours:g} hours are over for anything that is not running yet"
+        return (
+            f"the {self.caps.hours:g} hours are over for anything that is not running yet, as an attempt may take"
+            f" {self.worst_seconds / 60:.0f} minutes"
+        )
 
     def time_is_up(self) -> bool:
         """Whether this run's hours are over for everything."""
@@ -279,7 +284,11 @@ class Ledger:
             ("dollars", spent.usd, reserved.usd, more.usd, self.caps.usd),
         ):
             if cap is not None and amount + kept + asked > cap:
-                return f"{amount:.2f} of {cap:g} {unit} are spent, and {kept + asked:.2f} would be needed in reserve"
+                minutes = self.worst_seconds / 60
+                return (
+                    f"{amount:.2f} of {cap:g} {unit} are spent, and {kept + asked:.2f} would be needed in reserve"
+                    f" (an attempt may take {minutes:.0f} minutes: timeout_minutes, and what comes on top)"
+                )
         return None
 
     def _lease(self, cluster: str, since: float, price: float) -> None:

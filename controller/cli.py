@@ -128,6 +128,7 @@ def init(directory: Path, profile: str) -> None:
     repository = make(directory, profile)
     click.echo(f"made a workspace with the {profile} profile in {repository.root}")
     click.echo(f"next: cd {directory} && autoresearch wave --clusters 2 --infra local")
+    click.echo("then: autoresearch run --clusters 2 --hours 1, for wave after wave")
 
 
 def _search_options(command: Command) -> Command:

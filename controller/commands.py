@@ -87,8 +87,9 @@ def run_search(start: Path, options: SearchOptions, console: Console, as_json: b
         try:
             _search(opened, options, console, waves=options.waves, overlap=True)
         finally:
-            page, why = _drawn(opened.study)
-            if not as_json:
+            ran = reading.totals(journal, tag)["experiments"] > 0
+            page, why = _drawn(opened.study) if ran else (None, "none, as nothing has run")
+            if not as_json and ran:
                 lines = ["", *summary_lines(journal, tag, False), f"plot       {page or why}"]
                 console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
         if as_json:
@@ -124,7 +125,7 @@ def _opened(start: Path, options: SearchOptions, console: Console) -> Iterator[_
 
         scenario = _scenario(options.infra)
         workspace, clock = copied(workspace), VirtualClock(clock.now())
-        say(f"simulating, in a copy of the workspace: autoresearch -C {workspace.root} status")
+        say(f"simulating afresh, in a copy of the workspace: {workspace.root}")
     proposer = _proposer(options)
 
     with ExitStack() as stack:
@@ -220,7 +221,7 @@ def _search(
             why = stop.why
             return search.ended, stop
         finally:
-            if overlap:
+            if overlap and reading.totals(journal, tag)["experiments"]:
                 # Whoever reads it on a phone has seen nothing else.
                 over = ENDS.get(why, "the run is over")
                 tell(f"{tag}: {over}", "\n".join(summary_lines(journal, tag, False)))

@@ -14,7 +14,7 @@ from controller.journal.export import results
 from controller.journal.reading import Result
 from controller.occupancy import Occupancy, Span, occupancy
 from controller.proposers.lessons import design_effects
-from controller.records import Role, Tier, UserError, Verdict
+from controller.records import Label, Role, Tier, UserError, Verdict
 from controller.stats import Effects, pooled
 from controller.text import describe, one_line
 
@@ -60,7 +60,11 @@ def conclusion(journal: Journal, tag: str, wave: str) -> str:
         name, why = next(iter(refused.items()))
         by_gates = f"{len(refused)} of {scored} scored candidates failed a gate in screening ({name}: {why})"
         return f"nothing is kept: {by_gates}, and none of the others was better than the controls"
-    return f"nothing is kept: none of {scored} scored candidates was better than the controls in screening"
+    called_off = sum(one.status == Label.CANCELLED for one in screened)
+    cut = f"; {called_off} of {len(screened)} were called off" if called_off else ""
+    if not scored:
+        return f"nothing is kept: no candidate gave a score{cut}"
+    return f"nothing is kept: none of {scored} scored candidates was better than the controls in screening{cut}"
 
 
 def wave_json(journal: Journal, tag: str, wave: str, slots: int) -> dict[str, Any]:

@@ -371,7 +371,8 @@ class Scheduler:
                 await self._clock.sleep(pause)
                 pause = min(2 * pause, 10 * PATIENCE_SECONDS)
         if not self.clusters and not self.draining and not self._ledger.affordable(1):
-            self.blocked = dict.fromkeys(Tier, "the budget does not pay for a cluster that could run anything")
+            why = "the budget, or the time that is left, does not suffice for a cluster that could run anything"
+            self.blocked = dict.fromkeys(Tier, why)
         self._go_without_more()
 
     async def _return_unknown(self) -> None:

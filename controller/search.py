@@ -10,6 +10,7 @@ one is put on top of the new one before it is confirmed (`rebase`).
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
@@ -160,17 +161,19 @@ class Search:
         if self.order.overlap:
             self._begun = reading.totals(study.journal, study.tag)["waves"] - first
         study.journal.record(study.tag, RunStarted({**self._as_recorded(), "first_wave": first}))
+        log.info("run started", extra={"study": study.tag, "asked": json.dumps(self._as_recorded())})
         why = Stop("error", "it ended with an error")
         try:
             why = await self._search()
         except AutoresearchError as error:
-            why = Stop("error", str(error))
+            why = Stop("nothing" if isinstance(error, NothingRan) else "error", str(error))
             raise
         finally:
             if self._asking:
                 self._asking.cancel()
             await self.scheduler.close()
             study.journal.record(study.tag, RunStopped(why.why, why.sentence))
+            log.info("run stopped", extra={"study": study.tag, "why": why.why, "reason": why.sentence})
         if why.why == "interrupted":
             raise Interrupted(INTERRUPTED)
         return why
@@ -281,6 +284,7 @@ class Search:
             self._withdraw(one, why)
 
     def _withdraw(self, one: _Open, why: str) -> None:
+        log.info("wave called off", extra={"wave": one.wave.id, "reason": why})
         one.left -= len(self.scheduler.withdraw(one.wave.id, Tier.SCREENING, why))
 
     def _bundle_of(self, experiment: Experiment) -> Bundle:
@@ -369,6 +373,7 @@ class Search:
         self._open[wave.id] = _Open(wave, "screening", len(results))
         self.scheduler.add(result.experiment for result in results)
         cells = len(designed.cells)
+        log.info("wave begun", extra={"wave": wave.id, "proposer": wave.proposer, "candidates": cells})
         self._outside.say(f"wave {wave.id}: {cells} candidate{'s' * (cells != 1)} proposed by {wave.proposer}")
 
     def _request(self) -> Request:

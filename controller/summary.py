@@ -8,7 +8,7 @@ from math import hypot
 from statistics import fmean
 
 from controller.budget import billed
-from controller.journal import Journal, reading
+from controller.journal import DIRECTORY, Journal, reading
 from controller.records import Decision, Label, Verdict
 from controller.text import one_line
 
@@ -43,7 +43,8 @@ def _improved(journal: Journal, study: reading.Study) -> list[str]:
     decisions = reading.decisions(journal, study.tag)
     kept = [decision for decision in decisions if decision.verdict is Verdict.KEEP and decision.change is not None]
     if not kept:
-        near = _nearest(decisions, study)
+        sign = 1 if study.minimize else -1
+        near = _nearest([one for one in decisions if sign * (one.change or 0.0) < 0], study)
         said = f"{'improved':<{WIDTH}} nothing yet" + (f"; nearest: {near.sentence}" if near else "")
         return [said]
     change = sum(decision.change or 0.0 for decision in kept)
@@ -112,16 +113,18 @@ def _failed(journal: Journal, tag: str) -> list[str]:
 
 
 def _look_at(journal: Journal, study: reading.Study) -> list[str]:
-    found = ["`autoresearch plot`"]
+    root = journal.path.parent.parent
+    command = f"autoresearch -C {root}" if root.parent.name == DIRECTORY else "autoresearch"
+    found = [f"`{command} plot`"]
     kept = reading.kept(journal, study.tag)
     if kept:
-        found.append(f"`autoresearch diff {kept[-1][1]}`")
+        found.append(f"`{command} diff {kept[-1][1]}`")
     near = _nearest(
         [one for one in reading.decisions(journal, study.tag) if one.verdict is Verdict.INCONCLUSIVE], study
     )
     if near is not None:
-        found.append(f"`autoresearch show {near.candidate}`, which came nearest without being sure")
+        found.append(f"`{command} show {near.candidate}`, which came nearest without being sure")
     failed = reading.last_failure(journal, study.tag)
     if failed is not None:
-        found.append(f"`autoresearch logs {failed}`, the last failure")
+        found.append(f"`{command} logs {failed}`, the last failure")
     return found

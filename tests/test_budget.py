@@ -178,6 +178,7 @@ def test_a_run_is_refused_when_its_worst_case_does_not_fit_any_more(books: Books
     assert (
         ledger.refusal(CONFIRMATION, "H100")
         == "0.00 of 0.541667 GPU-hours are spent, and 0.65 would be needed in reserve"
+        " (an attempt may take 13 minutes: timeout_minutes, and what comes on top)"
     )
     ledger.ended("one")
     assert ledger.refusal(CONFIRMATION, "H100") is None
@@ -193,7 +194,7 @@ def test_screening_leaves_what_confirmation_may_need(books: Books) -> None:
     assert ledger.refusal(SCREENING, "H100") is not None and ledger.refusal(CONFIRMATION, "H100") is None
     assert ledger.refusal_of_wave(0) is not None, "nor does a further wave fit"
     ledger.set_aside = 0
-    assert ledger.refusal_of_wave(3) is None and ledger.refusal_of_wave(4) is not None
+    assert ledger.refusal_of_wave(0) is None and ledger.refusal_of_wave(1) is not None, "four are to be screened"
 
 
 def test_dollars_are_capped_by_the_accelerator_s_price(books: Books) -> None:
@@ -244,7 +245,7 @@ def test_the_hours_of_a_run_leave_out_what_would_not_end_in_time(books: Books) -
     assert ledger.out_of_time() is None and ledger.refusal(SCREENING, "H100") is None
     assert ledger.affordable(4) == 0, "one that comes up now comes too late"
     books.clock.leap(2)
-    said = "the 1 hours are over for anything that is not running yet"
+    said = "the 1 hours are over for anything that is not running yet, as an attempt may take 13 minutes"
     assert ledger.out_of_time() == ledger.refusal(CONFIRMATION, "H100") == ledger.refusal_of_wave(0) == said
     assert not ledger.time_is_up()
     books.clock.leap(WORST)

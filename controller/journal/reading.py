@@ -239,7 +239,8 @@ def infrastructure(journal: Journal, tag: str) -> tuple[int, int]:
     labels = [label.value for label in Label if label.infrastructure]
     query = f"SELECT count(*) FROM attempts WHERE study = ? AND label IN ({', '.join('?' * len(labels))})"
     (attempts,) = journal.db.execute(query, (tag, *labels)).fetchone()
-    query = "SELECT count(*) FROM leases WHERE study = ? AND until IS NOT NULL AND reason NOT IN ('released', 'idle')"
+    query = "SELECT count(*) FROM leases WHERE study = ? AND until IS NOT NULL AND NOT (reason IN ('released', 'idle')"
+    query += " OR reason LIKE 'it went while %' OR reason LIKE 'it shut itself down%')"
     (clusters,) = journal.db.execute(query, (tag,)).fetchone()
     return attempts, clusters
 
