@@ -11,10 +11,15 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+from .evaluated import Evaluated
 from .failure import Failure
 from .files import MARK, RESULT, write_json
+from .job import Job
+from .lines import say
 from .processes import adopt_orphans
-from .run import Job, Run
+from .run import Run
+from .self_scored import SelfScored
+from .survey import survey
 
 
 def main() -> None:
@@ -26,11 +31,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _cancelled)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     begin = time.monotonic()
-    run = Run(job, Path.cwd())
-    status, reason = "done", ""
+    run: Run = Evaluated(job, Path.cwd()) if job.evaluated else SelfScored(job, Path.cwd())
+    status, reason, surveyed = "done", "", {}
     try:
+        if job.survey:
+            surveyed = {"environment": survey()}
         run.check_code()
-        run.train_and_score() if job.evaluated else run.train_and_read()
+        run.train()
     except Failure as failure:
         status, reason = failure.label, str(failure)
     finally:
@@ -45,18 +52,20 @@ def main() -> None:
         "reason": reason,
         "metrics": run.metrics if status == "done" else {},
         "accelerator": run.accelerator,
+        "device": run.device,
         "hashes": run.hashes,
         "budget": run.budget,
         "timings": run.timings,
         "self_reported": not job.evaluated,
         "sandbox": run.sandbox,
+        **surveyed,
     }
     write_json(Path(RESULT), result)
     # The result counts even where nobody reads what is printed.
     with contextlib.suppress(OSError):
-        if status == "done" and job.evaluated:
-            print(run.block(), flush=True)
-        print(MARK, json.dumps(result), flush=True)
+        if status == "done" and (summary := run.summary()):
+            say(summary)
+        say(f"{MARK} {json.dumps(result)}")
 
 
 def _cancelled(signum: int, frame: object) -> NoReturn:

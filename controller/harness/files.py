@@ -12,7 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .lines import say
+
 MARK = "AUTORESEARCH"
+PROGRESS_MARK = "AUTORESEARCH_PROGRESS"
+"""What the lines of ours begin with that somebody reads: the result, and progress where it is told."""
 BUNDLE = "bundle"
 RESULT = "result.json"
 PROGRESS = "progress.json"
@@ -22,9 +26,11 @@ class Reporter:
     """Leaves the trainer's progress where the backend can read it, at most twice a second.
 
     The loss it leaves is the mean of those since the last time: a single step's says more of its batch than of the run.
+    telling: it is printed as well.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, telling: bool) -> None:
+        self._telling = telling
         self._due = 0.0
         self._sum = 0.0
         self._count = 0
@@ -39,8 +45,13 @@ class Reporter:
             mean = self._sum / self._count if self._count else None
             self._sum, self._count = 0.0, 0
             told = mean if mean is not None and math.isfinite(mean) else None
-            with contextlib.suppress(OSError):  # A full disk: the attempt does not depend on being watched.
-                write_json(Path(PROGRESS), {"progress": round(progress, 4), "loss": told, "steps": steps})
+            report = {"progress": round(progress, 4), "loss": told, "steps": steps}
+            # A full disk, a log that nobody reads: the attempt does not depend on being watched.
+            with contextlib.suppress(OSError):
+                write_json(Path(PROGRESS), report)
+            with contextlib.suppress(OSError):
+                if self._telling:
+                    say(f"{PROGRESS_MARK} {json.dumps(report)}")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -9,24 +9,39 @@ import shutil
 import subprocess
 from pathlib import Path
 
+HIDDEN = ("", "-1", "NoDevFiles")
+"""What CUDA_VISIBLE_DEVICES begins with where no program is to see any: CUDA ends its list at what names no GPU."""
+
 
 def gpu_names() -> list[str]:
     """The short name of each visible GPU ("H100", "H200", …); empty where there is none."""
+    return [short_name(name) for name in asked_of_gpus("name")]
+
+
+def asked_of_gpus(what: str) -> list[str]:
+    """What nvidia-smi says of each visible GPU when it is asked for `what`; empty where it says nothing."""
     if not shutil.which("nvidia-smi"):
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     which = ["-i", visible] if re.fullmatch(r"[0-9]+(,[0-9]+)*", visible) else []
-    query = ["nvidia-smi", *which, "--query-gpu=name", "--format=csv,noheader"]
+    query = ["nvidia-smi", *which, f"--query-gpu={what}", "--format=csv,noheader"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
     except (subprocess.SubprocessError, OSError):
         return []
-    return [short_name(name) for name in answer.splitlines()]
+    return [line.strip() for line in answer.splitlines()]
 
 
 def observed_accelerator() -> str:
-    """What this process would train on: the first visible GPU's short name, or "CPU"."""
+    """What this machine has: the first visible GPU's short name, or "CPU"."""
     return next(iter(gpu_names()), "CPU")
+
+
+def device_for(accelerator: str) -> str:
+    """What a program can train on here: "cpu", also where the machine has a GPU that CUDA hides from it, or "cuda"."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    hidden = visible is not None and visible.split(",")[0].strip() in HIDDEN
+    return "cpu" if hidden or accelerator == "CPU" else "cuda"
 
 
 def short_name(name: str) -> str:

@@ -12,6 +12,8 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
+from .lines import say
+
 LOG_BYTES = 4 * 2**20
 LINE_CHARACTERS = 2000
 """How much of a line the log shows."""
@@ -65,7 +67,8 @@ class Output:
     """Copies the trainer's output to ours, every line marked and bounded, and remembers the last ones.
 
     `reported` holds the last number printed under each name, which need not be finite: `metric` and the OTHER_METRICS
-    printed last. `silenced` is how many lines were dropped since `silence`.
+    printed last. `silenced` is how many lines were dropped since `silence`. `status` is what the last EXPERIMENT_STATUS
+    said, None where there was none.
     """
 
     def __init__(self, child: subprocess.Popen[bytes], metric: str) -> None:
@@ -76,6 +79,8 @@ class Output:
         self._tail: deque[str] = deque(maxlen=20)
         self.reported: dict[str, float] = {}
         self.silenced = 0
+        self.status: str | None = None
+        self._failed_after = ""
         self._silent = threading.Event()
         self._awake, self._wake = os.pipe()
         self._thread = threading.Thread(target=self._copy, daemon=True)
@@ -92,8 +97,15 @@ class Output:
         self._thread.join(DRAIN_SECONDS)
 
     def last_line(self) -> str:
-        """The last line that says something, at most 300 characters."""
-        return next((line for line in reversed(self._tail) if line.strip()), "")[:300]
+        """The last line that says something, at most 300 characters; the last before a status that tells of failure."""
+        if self.failed:
+            return self._failed_after
+        return self._tail[-1][:300] if self._tail else ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether a run script has said, last, that its experiment has failed."""
+        return self.status not in (None, "done")
 
     def _copy(self) -> None:
         line, cut = bytearray(), False
@@ -140,16 +152,19 @@ class Output:
         with contextlib.suppress(OSError):
             if self._left > 0:
                 self._left -= len(shown) + 3
-                print("|", shown, flush=True)
+                say(f"| {shown}")
                 if self._left <= 0:
-                    print(f"| (more than {LOG_BYTES >> 20} MiB of output: the rest is dropped)", flush=True)
+                    say(f"| (more than {LOG_BYTES >> 20} MiB of output: the rest is dropped)")
 
     def _read(self, text: str) -> None:
         if prefix := _PREFIX.match(text):
             text = text[prefix.end() :]
         if said := _SKYPILOT.match(text):
-            if said[1] == "STATUS" and said[2] != "done":
-                self.reported.pop(self._metric, None)
+            if said[1] == "STATUS":
+                before, self.status = self.last_line(), said[2][:40]
+                if self.failed:
+                    self._failed_after = before
+                    self.reported.pop(self._metric, None)
             if said[1] != "RESULT":
                 return  # a description may quote any number
             text = text[said.start(2) :]

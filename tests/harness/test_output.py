@@ -96,6 +96,7 @@ def test_a_metric_may_be_called_as_its_log_calls_it(attempts: Attempts, name: st
         "EXPERIMENT_RESULT: exp-01 val_bpb= memory_gb=44",
         "EXPERIMENT_DESC: val_bpb=0.9",
         "val_bpb: 1.25\nEXPERIMENT_STATUS: crash",
+        "EXPERIMENT_STATUS: crash\nval_bpb: 1.25",
         f"best_{'x' * 2 * READ_BYTES}_val_bpb: 1.25",
         "x" * 2 * READ_BYTES + "val_bpb: 1.25",
     ],
