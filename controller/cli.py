@@ -128,18 +128,26 @@ def init(directory: Path, profile: str) -> None:
     repository = make(directory, profile)
     click.echo(f"made a workspace with the {profile} profile in {repository.root}")
     click.echo(f"next: cd {directory} && autoresearch wave --clusters 2 --infra local")
-    click.echo("then: autoresearch run --clusters 2 --hours 1, for wave after wave")
+    click.echo("then: autoresearch run --clusters 2 --infra local --hours 1, for wave after wave")
 
 
 def _search_options(command: Command) -> Command:
     """What `wave` and `run` share."""
     options = [
-        click.option("--clusters", type=click.IntRange(min=1), required=True, help="How many clusters to use at once."),
+        click.option(
+            "--clusters",
+            type=click.IntRange(min=1),
+            help="How many clusters to use at once; as many as program.md's fleet names, if not given.",
+        ),
         click.option(
             "--infra",
-            default="local",
+            default="skypilot",
             show_default=True,
-            help="Where they are: local is this machine; simulated[:FILE] is a made-up fleet that shows what would be.",
+            envvar="AUTORESEARCH_INFRA",
+            show_envvar=True,
+            help="Where they are: skypilot leaves it to experiment.yaml; k8s, slurm, aws, k8s/CONTEXT and whatever"
+            " else SkyPilot calls an infra; local is this machine; simulated[:FILE] is a made-up fleet that shows what"
+            " would be.",
         ),
         click.option("--tag", help="The study to go on with or to begin; the latest, or today's date, if not given."),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all that is drawn."),
@@ -176,8 +184,8 @@ def wave(workspace: Path, dry_run: bool, as_json: bool, **asked: Any) -> None:
 
     \b
     Example:
-      autoresearch wave --clusters 2
-      autoresearch wave --clusters 2 --factor DEPTH=1,2 --factor MATRIX_LR=0.02,0.04,0.08
+      autoresearch wave --clusters 16
+      autoresearch wave --clusters 2 --infra local --factor DEPTH=1,2 --factor MATRIX_LR=0.02,0.04,0.08
     """
     from controller.commands import SearchOptions, preview_wave, run_wave
 
@@ -252,6 +260,63 @@ def watch(workspace: Path, tag: str | None) -> None:
     from controller.commands import watch_search
 
     watch_search(workspace, tag, _console())
+
+
+@main.command()
+@_workspace_option
+@click.option(
+    "--clusters",
+    type=click.IntRange(min=1),
+    help="How many clusters are wanted; as many as program.md's fleet names, else 16, if not given.",
+)
+@click.option(
+    "--context", "contexts", multiple=True, metavar="NAME", help="Only this context of the kubeconfig; may be repeated."
+)
+@_json_option
+def check(workspace: Path, clusters: int | None, contexts: tuple[str, ...], as_json: bool) -> None:
+    """Say what so many clusters would get of Kubernetes now, and what is missing.
+
+    Changes nothing there. Works outside a workspace, too.
+
+    \b
+    Example:
+      autoresearch check --clusters 16
+    """
+    from controller.commands import run_check
+
+    if not run_check(workspace, clusters, contexts, as_json, _echo):
+        raise CheckFailed("not so many clusters can be had now")
+
+
+@main.command()
+@_workspace_option
+@_json_option
+def clusters(workspace: Path, as_json: bool) -> None:
+    """List the clusters that SkyPilot has up: whose, since when, at what cost.
+
+    \b
+    Example:
+      autoresearch clusters
+    """
+    from controller.commands import list_clusters
+
+    list_clusters(workspace, _console(as_json), as_json)
+
+
+@main.command()
+@_workspace_option
+@_tag_option
+@click.option("--all", "every", is_flag=True, help="Those of every study of this workspace.")
+def down(workspace: Path, tag: str | None, every: bool) -> None:
+    """Take down the study's clusters, and nobody else's. Only for what a run has left: it gives them back itself.
+
+    \b
+    Example:
+      autoresearch down
+    """
+    from controller.commands import take_clusters_down
+
+    take_clusters_down(workspace, tag, every, _echo)
 
 
 @main.command()
@@ -389,8 +454,9 @@ def plot(workspace: Path, tag: str | None, output: Path | None) -> None:
 @main.command()
 @click.argument("commit", required=False)
 @_workspace_option
+@click.option("--infra", default="local", show_default=True, help="Where to run it: this machine, or as for `wave`.")
 @_json_option
-def reproduce(workspace: Path, commit: str | None, as_json: bool) -> None:
+def reproduce(workspace: Path, commit: str | None, infra: str, as_json: bool) -> None:
     """Run a kept commit again with its seeds, and say whether its score came back.
 
     Needs nothing but the repository: a fresh or bare clone will do. COMMIT is the latest kept one if not given.
@@ -398,10 +464,11 @@ def reproduce(workspace: Path, commit: str | None, as_json: bool) -> None:
     \b
     Example:
       autoresearch reproduce autoresearch/nov21
+      autoresearch reproduce --infra k8s
     """
     from controller.commands import run_reproduce
 
-    if not run_reproduce(workspace, commit, _console(as_json), as_json):
+    if not run_reproduce(workspace, commit, infra, _console(as_json), as_json):
         raise CheckFailed("not reproduced")
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from controller.clock import Clock, RealClock, VirtualClock
+from controller.infra import fleet_size, is_simulated, local_backend, open_backend
 from controller.journal import DIRECTORY, Journal, reading, study_lock
 from controller.journal.lock import is_locked
 from controller.journal.store import FILE
@@ -42,7 +43,7 @@ FAREWELL_SECONDS = 10.0
 class SearchOptions:
     """What the user asked `wave` or `run` for; `wave` has no caps, and asks for one wave."""
 
-    clusters: int
+    clusters: int | None
     infra: str
     tag: str | None
     seed: int
@@ -64,9 +65,9 @@ def run_wave(start: Path, options: SearchOptions, console: Console, as_json: boo
     from controller.search import CELLS
 
     with _opened(start, options, console) as opened:
-        room = max(CELLS, options.clusters)
+        room = max(CELLS, opened.clusters)
         ended, stop = _search(opened, options, console, room=room, waves=1, overlap=False)
-        slots = min(options.clusters, opened.backend.capacity)
+        slots = min(opened.clusters, opened.backend.capacity)
         if not ended:
             opened.say(stop.sentence)
             return
@@ -106,6 +107,7 @@ class _Opened:
     proposer: Proposer
     clock: Clock
     say: Callable[[str], None]
+    clusters: int
 
 
 @contextmanager
@@ -118,7 +120,9 @@ def _opened(start: Path, options: SearchOptions, console: Console) -> Iterator[_
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     workspace = find(start)
-    simulated = options.infra.partition(":")[0] == "simulated"
+    simulated = is_simulated(options.infra)
+    clusters = fleet_size(options.clusters, workspace.settings)
+    options = replace(options, clusters=clusters)
     clock: Clock = RealClock()
     if simulated:
         from controller.simulation import copied
@@ -142,7 +146,7 @@ def _opened(start: Path, options: SearchOptions, console: Console) -> Iterator[_
 
             backend: Backend = simulated_backend(workspace, scenario, options.seed, clock)
         else:
-            backend = _backend(options.infra, workspace.root, workspace.directory, clock)
+            backend = open_backend(options.infra, workspace, clock)
         try:
             _refuse_mistakes(workspace, options, journal, tag, clock)
         except UserError as error:
@@ -160,7 +164,7 @@ def _opened(start: Path, options: SearchOptions, console: Console) -> Iterator[_
         say(f"study {tag} on branch {study.branch}, incumbent {study.incumbent.id} at {study.tip[:10]}")
         if elsewhere := _elsewhere(workspace, journal, tag):
             say(elsewhere.removeprefix("; "))
-        yield _Opened(study, backend, proposer, clock, say)
+        yield _Opened(study, backend, proposer, clock, say, clusters)
 
 
 def _search(
@@ -187,7 +191,7 @@ def _search(
     order = Order(
         asked=_asked(options),
         seed=options.seed,
-        clusters=options.clusters,
+        clusters=opened.clusters,
         room=room,
         waves=waves,
         target=options.target,
@@ -213,8 +217,8 @@ def _search(
             port = stack.enter_context(_served(study, options.metrics, clock))
             opened.say(f"metrics: http://127.0.0.1:{port}/metrics")
         stack.enter_context(display.shown())
-        noun = "cluster" if options.clusters == 1 else "clusters"
-        opened.say(f"bringing up {options.clusters} {opened.backend.name} {noun} and preparing their data")
+        noun = "cluster" if opened.clusters == 1 else "clusters"
+        opened.say(f"bringing up {opened.clusters} {opened.backend.name} {noun} and preparing their data")
         why = "error"
         try:
             stop = clock.run(main())
@@ -281,8 +285,7 @@ def preview_wave(start: Path, options: SearchOptions, console: Console, as_json:
 
     clock = RealClock()
     workspace = find(start)
-    if options.infra.partition(":")[0] != "simulated":
-        _backend(options.infra, workspace.root, workspace.directory, clock)
+    options = replace(options, clusters=fleet_size(options.clusters, workspace.settings))
     journal = Journal.read(workspace.directory, clock)
     tag = choose_tag(workspace, journal, options.tag, clock)
     designed = _designed(workspace, options, journal, tag, clock)
@@ -339,7 +342,8 @@ def _designed(workspace: Workspace, options: SearchOptions, journal: Journal | N
             journal = Journal.open(Path(scratch), clock)
             stack.callback(journal.close)
         study = preview_study(workspace, journal, tag)
-        request = Request(_asked(options), options.seed, options.clusters, max(CELLS, options.clusters))
+        clusters = fleet_size(options.clusters, workspace.settings)
+        request = Request(_asked(options), options.seed, clusters, max(CELLS, clusters))
         return asyncio.run(design(study, _proposer(options), request))
 
 
@@ -349,7 +353,7 @@ def open_to_read(start: Path, tag: str | None) -> tuple[Journal, str]:
     journal = Journal.read(root / DIRECTORY, RealClock())
     known = reading.tags(journal) if journal else []
     if journal is None or not known:
-        raise UserError(f"{root} has no study yet; begin one with `autoresearch wave --clusters 2`")
+        raise UserError(f"{root} has no study yet; begin one with `autoresearch wave --clusters 2 --infra local`")
     if tag is not None and tag not in known:
         raise UserError(f"there is no study {tag}; there are {', '.join(known)}")
     return journal, tag or known[-1]
@@ -364,6 +368,16 @@ def _root_with_journal(start: Path) -> Path:
     from controller.repo import Repository
 
     return Repository.find(start).root
+
+
+def _root_of(start: Path) -> Path:
+    """The workspace around `start`, whether or not it has a study yet."""
+    root = _root_with_journal(start)
+    if not (root / DIRECTORY).is_dir():
+        from controller.workspace import find
+
+        return find(start).root
+    return root
 
 
 def study_is_running(journal: Journal, tag: str) -> bool:
@@ -401,6 +415,61 @@ def watch_search(start: Path, tag: str | None, console: Console) -> None:
     asyncio.run(follow(journal, tag, console, RealClock(), lambda: study_is_running(journal, tag)))
 
 
+def run_check(
+    start: Path, clusters: int | None, contexts: Sequence[str], as_json: bool, say: Callable[[str], None]
+) -> bool:
+    """Say what so many clusters would get of Kubernetes now; returns whether it is all that was asked for."""
+    from controller.check import asked_in, check
+    from controller.infra import enabled_infras
+    from controller.repo import Repository
+
+    try:
+        root: Path | None = Repository.find(start).root
+    except UserError:
+        if not start.exists():
+            raise
+        root = None
+    found = check(asked_in(root, clusters), contexts, enabled_infras)
+    say(json.dumps(found.as_json(), indent=1) if as_json else "\n".join(found.lines()))
+    return found.enough
+
+
+def list_clusters(start: Path, console: Console, as_json: bool) -> None:
+    """Print what SkyPilot has up of this workspace, and of others like it."""
+    from controller.inventory import clusters_table, clusters_up
+
+    found = clusters_up(_root_of(start) / DIRECTORY, RealClock())
+    if as_json:
+        click.echo(json.dumps([one.as_json() for one in found], indent=1))
+    elif not found:
+        click.echo("no clusters are up")
+    else:
+        console.print(clusters_table(found))
+
+
+def take_clusters_down(start: Path, tag: str | None, every: bool, say: Callable[[str], None]) -> None:
+    """Take down the clusters of a study, or of all, that no controller is using."""
+    from controller.backends.skypilot.claims import is_of
+    from controller.inventory import clusters_up, take_down
+
+    root = _root_of(start)
+    journal = Journal.read(root / DIRECTORY, RealClock())
+    known = reading.tags(journal) if journal else []
+    if tag is not None and tag not in known:
+        raise UserError(f"there is no study {tag}; there are {', '.join(known) or 'none'}")
+    studies = known if every else [tag or known[-1]] if known else []
+    for study in studies:
+        if is_locked(root / DIRECTORY, study):
+            raise UserError(f"study {study} is being run, and needs its clusters; `autoresearch stop` ends that first")
+    ours = [one.cluster for one in clusters_up(root / DIRECTORY, RealClock()) if one.ours]
+    names = [name for name in ours if every or any(is_of(name, study) for study in studies)]
+    if not names:
+        others = len(ours)
+        say(f"nothing to take down{f'; {others} of other studies are up, see --all' if others else ''}")
+        return
+    take_down(root / DIRECTORY, names, say)
+
+
 def candidate_diff(start: Path, tag: str | None, name: str) -> str:
     """What the candidate called `name`, or the experiment's, changed."""
     from controller.repo import Repository
@@ -422,7 +491,7 @@ def experiment_log(start: Path, tag: str | None, name: str, tail: int | None) ->
         known = reading.results_of(journal, tag, name=name)
         raise UserError(f"{name} has not run yet" if known else f"study {tag} has no experiment {name}")
     root = journal.path.parent
-    return asyncio.run(_backend("local", root.parent, root, RealClock()).log(attempts[-1].id, tail))
+    return asyncio.run(local_backend(root.parent, root, RealClock()).log(attempts[-1].id, tail))
 
 
 def draw(start: Path, tag: str | None, output: Path | None) -> Path:
@@ -435,13 +504,14 @@ def draw(start: Path, tag: str | None, output: Path | None) -> Path:
     return path
 
 
-def run_reproduce(start: Path, name: str | None, console: Console, as_json: bool) -> bool:
+def run_reproduce(start: Path, name: str | None, infra: str, console: Console, as_json: bool) -> bool:
     """Run a kept commit again and say what came of it; returns whether it was reproduced."""
     import tempfile
 
-    from controller.backends.local import Local, workspace_python
+    from controller.infra import open_to_reproduce
     from controller.repo import Repository
     from controller.reproduce import find_claim, reproduce
+    from controller.workspace import at_commit
 
     clock = RealClock()
     repository = Repository.find(start)
@@ -453,7 +523,7 @@ def run_reproduce(start: Path, name: str | None, console: Console, as_json: bool
     what = f"{claim.candidate} of study {claim.study}"
     say(f"reproducing {commit[:10]} ({what}) with {len(claim.seeds)} seeds, {claim.budget} each")
     with tempfile.TemporaryDirectory(prefix="autoresearch-") as scratch:
-        backend = Local(Path(scratch), workspace_python(repository.root, sys.executable), clock)
+        backend = open_to_reproduce(infra, at_commit(repository, commit), claim.accelerator, Path(scratch), clock)
         found = clock.run(reproduce(repository, commit, claim, backend, clock, say))
     if as_json:
         click.echo(
@@ -507,14 +577,6 @@ def _scenario(infra: str) -> Scenario:
 
     file = infra.partition(":")[2]
     return load(Path(file) if file else None)
-
-
-def _backend(infra: str, root: Path, directory: Path, clock: Clock) -> Backend:
-    from controller.backends.local import Local, workspace_python
-
-    if infra != "local":
-        raise UserError(f"--infra {infra} is not supported; use --infra local, or simulated to try a night out")
-    return Local(directory, workspace_python(root, sys.executable), clock)
 
 
 def _candidate_of(journal: Journal, tag: str, name: str) -> str:

@@ -18,6 +18,7 @@ Outcomes                                       Exceptions
     │   └── pruned         ended early: clearly worse than the incumbent at the same point
     ├── the infrastructure's: retried elsewhere
     │   ├── lost           it vanished without a result
+    │   ├── preempted      its cluster was taken for somebody else's work
     │   ├── setup_failed   it never came to run
     │   └── mismatch       code or data on the cluster are not those asked for
     └── nobody's
@@ -69,6 +70,7 @@ class Label(StrEnum):
     IMPLAUSIBLE = "implausible"
     PRUNED = "pruned"
     LOST = "lost"
+    PREEMPTED = "preempted"
     SETUP_FAILED = "setup_failed"
     MISMATCH = "mismatch"
     CANCELLED = "cancelled"
@@ -76,7 +78,7 @@ class Label(StrEnum):
     @property
     def infrastructure(self) -> bool:
         """True where the attempt says nothing about its candidate and is made again elsewhere."""
-        return self in {Label.LOST, Label.SETUP_FAILED, Label.MISMATCH}
+        return self in {Label.LOST, Label.PREEMPTED, Label.SETUP_FAILED, Label.MISMATCH}
 
 
 CANDIDATE_FAILURES = frozenset(label for label in Label if not label.infrastructure and label is not Label.CANCELLED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 from statistics import fmean
 
 from controller.backends import Backend, Ended, Fleet
@@ -73,14 +74,18 @@ def find_claim(repository: Repository, name: str | None) -> tuple[str, Claim]:
 async def reproduce(
     repository: Repository, commit: str, claim: Claim, backend: Backend, clock: Clock, say: Callable[[str], None]
 ) -> Reproduction:
-    """Run `commit` once with each of its seeds. Raises NothingRan where a run gives no score."""
+    """Run `commit` once with each of its seeds. Raises NothingRan where no cluster can be had, or a run gives no score.
+
+    On clusters that cost money while they idle, the seeds follow each other on one.
+    """
     workspace = at_commit(repository, commit)
     bundle = bundler(workspace)
-    clusters = [
-        cluster.name async for cluster in backend.acquire(Fleet(len(claim.seeds), bundle(commit, claim.seeds[0])))
-    ]
+    wanted = Fleet(1 if backend.idle_seconds else len(claim.seeds), bundle(commit, claim.seeds[0]), "reproduce")
+    clusters = [cluster.name async for cluster in backend.acquire(wanted)]
+    if not clusters:
+        raise NothingRan(f"no cluster with {claim.accelerator} could be had; try again later, or on another --infra")
     attempts = {}
-    for cluster, seed in zip(clusters, claim.seeds, strict=True):
+    for cluster, seed in zip(cycle(clusters), claim.seeds, strict=False):
         attempt = Attempt(f"reproduce.{commit[:10]}.{seed}.{clock.token()[:8]}", str(seed), cluster, clock.token())
         attempts[attempt.id] = (attempt, seed)
         await backend.submit(cluster, attempt, bundle(commit, seed))

@@ -201,7 +201,9 @@ class Search:
             if stop.why == "budget":
                 raise NothingRan(stop.sentence)
             return stop
-        self.scheduler.begin(self._bundler(study.tip, order.seed), order.clusters)
+        # New clusters are held against each other by what the baseline comes to on them, for as long as a study lasts.
+        baseline = reading.candidate(study.journal, study.tag, study.now.baseline)
+        self.scheduler.begin(self._bundler(baseline.commit, order.seed), order.clusters)
         while True:
             self._advance()
             self._set_aside()

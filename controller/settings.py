@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 from controller.harness.output import NAME
 from controller.records import Tier, UserError
 
-CHANGEABLE = frozenset({"budget", "prices"})
+CHANGEABLE = frozenset({"budget", "fleet", "prices"})
 """The settings that may change while a study runs; the others are what makes its scores comparable."""
 
 MOST_SEEDS = 500
@@ -148,6 +148,8 @@ class Settings(_Strict):
     budget: Budget = Budget()
     prices: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Dollars for an hour of each accelerator."""
+    fleet: dict[str, PositiveInt] = Field(default_factory=dict)
+    """How many clusters have which accelerator; empty: whichever experiment.yaml lets SkyPilot find."""
     early_stopping: bool = True
     """Whether runs that are clearly worse than the incumbent at the same point are ended."""
     min_effect: float = Field(default=0.0005, ge=0)

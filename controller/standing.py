@@ -8,6 +8,12 @@ from typing import Any
 from controller.journal import Journal, reading
 from controller.records import Verdict
 from controller.summary import caps_of, spending, summary_lines
+from controller.text import one_line
+
+OWN_DOING = frozenset({"released", "idle", "the budget"})
+"""Reasons for which a cluster was given back that nobody needs to look into."""
+GONE_SHOWN = 3
+"""Clusters that were lost, the last ones, of which the lines tell."""
 
 
 def study_json(journal: Journal, tag: str, running: bool) -> dict[str, Any]:
@@ -29,7 +35,7 @@ def study_json(journal: Journal, tag: str, running: bool) -> dict[str, Any]:
             "spent": spending(journal, study, running),
         },
         "counts": counts,
-        "clusters": [{"cluster": name, "accelerator": what} for name, what in reading.clusters(journal, tag)],
+        "clusters": _clusters(journal, tag),
         "run": run
         and {
             "started": run.started,
@@ -42,6 +48,7 @@ def study_json(journal: Journal, tag: str, running: bool) -> dict[str, Any]:
             "controller_running": running,
             "unfinished_wave": unfinished[0][0].id if unfinished else None,
             "open_waves": len(unfinished),
+            "clusters_awaited": reading.awaited(journal, tag) if running else "",
             "clusters_up": len(reading.leases(journal, tag, open_only=True)) if running else 0,
             "attempts_in_flight": len(reading.attempts(journal, tag, open_only=True)) if running else 0,
             "experiments_waiting": counts.get("queued", 0),
@@ -66,6 +73,10 @@ def study_lines(journal: Journal, tag: str, running: bool) -> list[str]:
     counts = ", ".join(f"{number} {status}" for status, number in state["counts"].items())
     if counts:
         lines.append(f"{'counts':<10} {counts}")
+    if state["health"]["clusters_awaited"]:
+        lines.append(f"{'awaited':<10} {one_line(state['health']['clusters_awaited'])}")
+    lost = [row for row in state["clusters"] if row["gone"] and row["gone"] not in OWN_DOING]
+    lines += [f"{'gone':<10} {row['cluster']}: {one_line(row['gone'])}" for row in lost[-GONE_SHOWN:]]
     if state["health"]["unfinished_wave"] and not running:
         lines.append(
             f"wave {state['health']['unfinished_wave']} is unfinished; `autoresearch run` or `wave` goes on with it"
@@ -77,6 +88,19 @@ def study_lines(journal: Journal, tag: str, running: bool) -> list[str]:
             "trainers ran unsandboxed, as this system allows for nothing better; `autoresearch logs ID` says why"
         )
     return lines
+
+
+def _clusters(journal: Journal, tag: str) -> list[dict[str, Any]]:
+    """Every cluster that was seen: its accelerator, and why it is gone (None while it is up)."""
+    last = {lease.cluster: lease for lease in reading.leases(journal, tag)}
+    return [
+        {
+            "cluster": name,
+            "accelerator": lease.accelerator,
+            "gone": None if lease.until is None else lease.reason,
+        }
+        for name, lease in sorted(last.items())
+    ]
 
 
 def _standing(journal: Journal, study: reading.Study, name: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def judge(attempt: Attempt, ended: Ended, expected: Mapping[str, str], metric: s
     """The outcome of `attempt`. `expected` are the hashes of the code it was given; `metric` the name of the score."""
     report = ended.report
     if report is None:
-        return Outcome(Label.LOST, ended.reason)
+        return Outcome(ended.label, ended.reason)
     # A trainer can write to where its result is read from: nothing about a report is taken for granted.
     if not isinstance(report, Mapping):
         return Outcome(Label.LOST, "the result it left is not a JSON object")

@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
-from controller.backends import Bundle, Ended, Fleet, Progressed, Started
+from controller.backends import Awaited, Bundle, Ended, Fleet, Progressed, Started
 from controller.backends.local import Local
 from controller.budget import Caps, Ledger
 from controller.clock import Clock, RealClock, VirtualClock
+from controller.clusters import ARRIVAL_SECONDS, DEPTH, IDLE_SECONDS
+from controller.errands import FAREWELL_SECONDS
 from controller.journal import (
     AttemptEnded,
     AttemptPruned,
@@ -35,6 +37,7 @@ from controller.records import (
     Attempt,
     Candidate,
     Experiment,
+    Label,
     NothingRan,
     Outcome,
     Role,
@@ -43,13 +46,9 @@ from controller.records import (
     Wave,
 )
 from controller.scheduler import (
-    ARRIVAL_SECONDS,
     ATTEMPTS,
     CANCEL_SECONDS,
     CHECK_SECONDS,
-    DEPTH,
-    FAREWELL_SECONDS,
-    IDLE_SECONDS,
     RETRY_SECONDS,
     START_SECONDS,
     STRIKES,
@@ -312,7 +311,7 @@ class Fleeting:
                 if self._died or (until is not None and self.clock.monotonic() >= until):
                     break
         finally:
-            for task in [*tasks, *(scheduler._tasks if self._died else ())]:
+            for task in [*tasks, *(scheduler._errands._tasks if self._died else ())]:
                 task.cancel()
             if not self._died:
                 await scheduler.close()
@@ -613,7 +612,7 @@ def test_a_mistake_in_a_backend_is_raised(stage: Make) -> None:
         async def submit(self, cluster: str, attempt: Attempt, bundle: Bundle) -> None:
             raise ZeroDivisionError
 
-    fleet.scheduler._backend = Mistaken(fleet.world, fleet.clock, ["H100"])
+    fleet.scheduler._backend = fleet.scheduler.clusters._backend = Mistaken(fleet.world, fleet.clock, ["H100"])
     with pytest.raises(ZeroDivisionError):
         fleet.run()
     assert fleet.world.clusters == {}, "its clusters are given back all the same"
@@ -713,6 +712,38 @@ def test_when_a_cluster_vanishes_what_it_ran_is_retried_and_what_it_had_queued_i
     assert leases["m-01"].until == pytest.approx(VirtualClock().now() + 50) and leases["m-01"].reason == "preempted"
 
 
+def test_why_clusters_are_awaited_is_known_for_as_long_as_they_are(stage: Make) -> None:
+    fleet = Fleeting(stage(4), ["H100"] * 2, boot_seconds=100)
+    fleet.stage.plan = Plan(seconds=100)
+    known: dict[int, str] = {}
+
+    def note(at: int) -> None:
+        known[at] = reading.awaited(fleet.stage.journal, "study")
+
+    fleet.at(50, lambda: fleet.backend.tell(Awaited("1 coming up: no GPU is free")))
+    for moment in (40, 60, 180, 250):
+        fleet.at(moment, partial(note, moment))
+    fleet.run()
+    assert known == {40: "", 60: "1 coming up: no GPU is free", 180: "1 coming up: no GPU is free", 250: ""}
+
+
+def test_clusters_that_never_come_are_given_up_with_the_reason_that_was_told(stage: Make) -> None:
+    fleet = Fleeting(stage(2), ["H100"])
+    fleet.backend.away["acquire"] = DAY
+    fleet.at(100, lambda: fleet.backend.tell(Awaited("no H100 is left anywhere")))
+    with pytest.raises(NothingRan, match="no cluster could be had within 15 minutes: no H100 is left anywhere"):
+        fleet.run()
+
+
+def test_what_was_preempted_is_retried_like_what_was_lost(stage: Make) -> None:
+    fleet = Fleeting(stage(1), ["H100"] * 2)
+    fleet.stage.plan = Plan(seconds=100)
+    attempt = "study.e0001.1"
+    fleet.at(50, lambda: fleet.backend.tell(Ended(attempt, None, "its pod was preempted", Label.PREEMPTED)))
+    fleet.run(until=1000)
+    assert fleet.stage.labels("e0001") == ["preempted", None]
+
+
 def test_a_cluster_that_vanishes_without_a_word_of_its_attempts_holds_nothing_up_for_ever(stage: Make) -> None:
     fleet = Fleeting(stage(6), ["H100"] * 2)
     fleet.stage.plan = Plan(seconds=100)
@@ -782,7 +813,7 @@ def test_an_attempt_is_in_the_journal_before_its_backend_hears_of_it(stage: Make
             assert attempt not in [one.id for one in reading.attempts(journal, "study", open_only=True)]
             await super().discard(attempt)
 
-    fleet.scheduler._backend = Curious(fleet.world, fleet.clock, ["H100"])
+    fleet.scheduler._backend = fleet.scheduler.clusters._backend = Curious(fleet.world, fleet.clock, ["H100"])
     fleet.run()
     assert fleet.untroubled() and len(fleet.world.discarded) == 3
 
@@ -1050,7 +1081,7 @@ def test_a_run_that_is_held_to_be_hopeless_is_recorded_as_such_before_it_is_ende
             await super().cancel(attempt)
 
     fleet.scheduler.hooks.hopeless = hopeless
-    fleet.scheduler._backend = Curious(fleet.world, fleet.clock, ["H100"])
+    fleet.scheduler._backend = fleet.scheduler.clusters._backend = Curious(fleet.world, fleet.clock, ["H100"])
     fleet.run()
     assert fleet.stage.statuses() == {"e0001": "done", "e0002": "pruned", "e0003": "done"}
     result = fleet.stage.results()["e0002"]

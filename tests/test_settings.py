@@ -25,6 +25,7 @@ budget:
   usd: 300
   llm_usd: 20.5
 prices: {H100: 2.5, B200: 6}
+fleet: {H100: 13, H200: 3}
 early_stopping: false
 min_effect: 0.002
 timeout_minutes: 7.5
@@ -67,7 +68,7 @@ def test_without_front_matter_everything_has_its_default(program: str) -> None:
     assert (settings.accelerators(Tier.SCREENING), settings.accelerators(Tier.CONFIRMATION)) == (("H100",), ("H200",))
     assert (settings.tiers.confirmation.promote, settings.min_effect, settings.timeout_minutes) == (3, 0.0005, 10)
     assert set(settings.budget.model_dump().values()) == {None}
-    assert settings.prices == {} and settings.early_stopping is True
+    assert settings.prices == {} and settings.fleet == {} and settings.early_stopping is True
 
 
 def test_every_key_can_be_set() -> None:
@@ -81,6 +82,7 @@ def test_every_key_can_be_set() -> None:
         },
         "budget": {"hours": 8, "gpu_hours": 128, "usd": 300, "llm_usd": 20.5},
         "prices": {"H100": 2.5, "B200": 6},
+        "fleet": {"H100": 13, "H200": 3},
         "early_stopping": False,
         "min_effect": 0.002,
         "timeout_minutes": 7.5,
@@ -113,7 +115,8 @@ def test_a_section_within_a_section_may_be_empty_too() -> None:
         (
             "min_effect: 0\nmin_efect: 1",
             "line 3: unknown key min_efect;"
-            " known here: metric, gates, edit, tiers, budget, prices, early_stopping, min_effect, timeout_minutes",
+            " known here: metric, gates, edit, tiers, budget, prices, fleet, early_stopping, min_effect,"
+            " timeout_minutes",
         ),
         (
             "budget: {hours: 1}\ntiers:\n\n  # ours\n  screening:\n    seed: 3",
@@ -149,6 +152,8 @@ def test_an_unknown_key_is_named_with_its_line_and_the_known_ones(text: str, sai
         ("edit: x\ngates: [a > 1,\n  b > high]", f"line 4: gates.1: {GATED}, not 'b > high'"),
         ("budget:\n  gpu_hours: 128\n  hours: -3", "line 4: budget.hours: input should be greater than 0, not -3"),
         ("prices: {H100: 0}", "line 2: prices.H100: input should be greater than 0, not 0"),
+        ("fleet: {H100: 0}", "line 2: fleet.H100: input should be greater than 0, not 0"),
+        ("fleet: {H100: 1.5}", "line 2: fleet.H100: input should be a valid integer"),
         ("prices: 3", "line 2: prices: input should be a valid dictionary, not 3"),
         ("edit: x\nprices:\n  H100: 2\n  H200: much", "line 5: prices.H200: input should be a valid number"),
         ("early_stopping: perhaps", "line 2: early_stopping: input should be a valid boolean"),

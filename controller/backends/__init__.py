@@ -1,6 +1,7 @@
 """Where attempts run: one file each, one protocol, one conformance class."""
 
 from controller.backends.protocol import (
+    Awaited,
     Backend,
     BackendEvent,
     Bundle,
@@ -13,6 +14,7 @@ from controller.backends.protocol import (
 )
 
 __all__ = [
+    "Awaited",
     "Backend",
     "BackendEvent",
     "Bundle",

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from controller.records import Attempt, Cluster
+from controller.records import Attempt, Cluster, Label
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,15 @@ class Progressed:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An attempt is over. `report` is the harness's result, or None with what is known as `reason`."""
+    """An attempt is over. `report` is the harness's result, or None with what is known as `reason`.
+
+    `label` is what became of it, where its backend knows that without a report; else it is held to be lost.
+    """
 
     attempt: str
     report: Mapping[str, Any] | None
     reason: str = ""
+    label: Label = Label.LOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,14 @@ class Vanished:
     reason: str
 
 
-BackendEvent = Started | Progressed | Ended | Vanished
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """Clusters that were asked for are not there yet, and why, as far as is known; "": none is waited for any more."""
+
+    reason: str
+
+
+BackendEvent = Started | Progressed | Ended | Vanished | Awaited
 
 
 class Unreachable(Exception):

@@ -15,6 +15,7 @@ from controller.journal.events import (
     AttemptSubmitted,
     ClusterGone,
     ClustersAsked,
+    ClustersAwaited,
     ClusterSeen,
     ConfirmationPlanned,
     ExperimentAbandoned,
@@ -195,7 +196,12 @@ def _(event: ConfirmationPlanned, db: sqlite3.Connection, study: str, at: float)
 
 @apply.register
 def _(event: ClustersAsked, db: sqlite3.Connection, study: str, at: float) -> None:
-    db.execute("UPDATE studies SET arriving = ? WHERE study = ?", (event.clusters, study))
+    db.execute("UPDATE studies SET arriving = ?, awaited = '' WHERE study = ?", (event.clusters, study))
+
+
+@apply.register
+def _(event: ClustersAwaited, db: sqlite3.Connection, study: str, at: float) -> None:
+    db.execute("UPDATE studies SET awaited = ? WHERE study = ?", (event.reason, study))
 
 
 @apply.register

@@ -99,6 +99,14 @@ class ClustersAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class ClustersAwaited:
+    """Clusters that were asked for are not there yet, and why, as far as that is known."""
+
+    reason: str
+    kind: Literal["clusters_awaited"] = "clusters_awaited"
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSeen:
     """A cluster is up, with the accelerator it was observed to have; billed from `since`, in Unix seconds."""
 
@@ -206,6 +214,7 @@ Event = (
     | WaveDesigned
     | ConfirmationPlanned
     | ClustersAsked
+    | ClustersAwaited
     | ClusterSeen
     | ClusterGone
     | ProposerAsked

@@ -318,6 +318,12 @@ def arriving(journal: Journal, tag: str) -> int:
     return int(row[0]) if row else 0
 
 
+def awaited(journal: Journal, tag: str) -> str:
+    """Why clusters that were asked for are not there yet; "" where nothing is known, or none is waited for."""
+    row = journal.db.execute("SELECT awaited FROM studies WHERE study = ?", (tag,)).fetchone()
+    return str(row[0]) if row else ""
+
+
 def clusters(journal: Journal, tag: str) -> list[tuple[str, str]]:
     """(cluster, accelerator) of every cluster seen."""
     query = "SELECT cluster, accelerator FROM leases WHERE study = ? GROUP BY cluster HAVING number = max(number)"

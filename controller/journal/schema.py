@@ -1,6 +1,6 @@
 """The journal's tables. `events` is the truth; the others are what its events add up to, indexed for reading."""
 
-VERSION = 4
+VERSION = 5
 
 DDL = """
 CREATE TABLE events (
@@ -19,7 +19,8 @@ CREATE TABLE studies (
     baseline  TEXT NOT NULL,
     incumbent TEXT NOT NULL,
     tip       TEXT NOT NULL,
-    arriving  INTEGER NOT NULL DEFAULT 0
+    arriving  INTEGER NOT NULL DEFAULT 0,
+    awaited   TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE tallies (
     study TEXT NOT NULL,

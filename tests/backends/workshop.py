@@ -93,9 +93,19 @@ def bundle_of(source: str, *others: tuple[str, str], seed: int = 1) -> Bundle:
 
 
 def attempt(number: int, cluster: str, study: str = "study") -> Attempt:
-    """The first attempt at an experiment, with a nonce of its own."""
+    """The first attempt at an experiment, with a nonce of its own; numbers are counted from `begin_at`."""
+    number += _first
     name = f"e{number:04d}"
     return Attempt(f"{study}.{name}.1", name, cluster, f"{number:032x}")
+
+
+_first = 0
+
+
+def begin_at(first: int) -> None:
+    """Count experiments from `first` on: where clusters outlive a test, no two tests may have the same."""
+    global _first
+    _first = first
 
 
 E = TypeVar("E", Started, Progressed, Ended)
