@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: setup wave test check bench format clean
+.PHONY: setup wave test test-sky check bench format clean
 
 setup: $(STAMP)
 
@@ -20,6 +20,14 @@ wave: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+
+# Against a real SkyPilot on a real Slurm, on this machine (tests/rig/up); a machine that cannot have one says why.
+test-sky: $(STAMP)
+	@why=$$(tests/rig/able) || { echo "test-sky skipped: $$why"; exit 0; }; \
+	begin=$$(date +%s); \
+	trap 'tests/rig/down; echo "test-sky took $$(( $$(date +%s) - begin )) s"' EXIT; \
+	trap 'exit 130' INT TERM; \
+	tests/rig/up && tests/rig/in $(BIN)/python -m pytest tests/sky -x -q -p no:cacheprovider
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
