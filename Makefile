@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: setup wave test test-sky check bench format clean
+.PHONY: setup wave test test-sky check bench bench-sky format clean
 
 setup: $(STAMP)
 
@@ -23,11 +23,18 @@ test: $(STAMP)
 
 # Against a real SkyPilot on a real Slurm, on this machine (tests/rig/up); a machine that cannot have one says why.
 test-sky: $(STAMP)
-	@why=$$(tests/rig/able) || { echo "test-sky skipped: $$why"; exit 0; }; \
+	$(call in_the_rig,$(BIN)/python -m pytest tests/sky -q -p no:cacheprovider -n 2 --dist loadfile)
+
+bench-sky: $(STAMP)
+	$(call in_the_rig,$(BIN)/python bench/skypilot.py)
+
+define in_the_rig
+	@why=$$(tests/rig/able) || { echo "$@ skipped: $$why"; exit 0; }; \
 	begin=$$(date +%s); \
-	trap 'tests/rig/down; echo "test-sky took $$(( $$(date +%s) - begin )) s"' EXIT; \
+	trap 'tests/rig/down; echo "$@ took $$(( $$(date +%s) - begin )) s"' EXIT; \
 	trap 'exit 130' INT TERM; \
-	tests/rig/up && tests/rig/in $(BIN)/python -m pytest tests/sky -x -q -p no:cacheprovider
+	tests/rig/up && tests/rig/in $(1)
+endef
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

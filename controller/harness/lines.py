@@ -6,14 +6,18 @@ import sys
 import threading
 
 _SAYING = threading.Lock()
+_ORDER = "<sky-"
+"""How a line begins to be an order to SkyPilot's client, which reads logs: to drop it, to begin again, or to open a
+terminal on the machine of whoever reads."""
 
 
 def say(line: str) -> None:
     """Print `line` at once.
 
-    In one piece: were the mark of a trainer's line written apart from the line, another thread's could come between,
+    No line is an order to who reads the log. In one piece: were the mark of a trainer's line written apart from the line, another thread's could come between,
     and what the trainer has printed would begin a line of its own.
     """
+    line = line.replace(_ORDER, f"< {_ORDER[1:]}")
     with _SAYING:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()

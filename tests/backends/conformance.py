@@ -30,6 +30,8 @@ class BackendConformance:
 
     many = 5
     """More clusters than most tests need."""
+    rounds = 4
+    """How often is tried what goes wrong now and then."""
 
     @pytest.fixture
     def nothing_up(self) -> None:
@@ -174,7 +176,7 @@ class BackendConformance:
     async def test_an_attempt_cancelled_as_soon_as_it_starts_is_cancelled_and_not_lost(self, backend: Backend) -> None:
         (cluster,) = await clusters_of(backend, 1)
         ear = Ear(backend)
-        for number in range(1, 5):
+        for number in range(self.rounds):
             one = attempt(number, cluster)
             await backend.submit(cluster, one, Plan(gate=FOREVER).bundle())
             await ear.until(Started, one.id)

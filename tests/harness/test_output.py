@@ -227,6 +227,19 @@ def test_a_trainer_cannot_print_a_line_that_looks_like_ours(attempts: Attempts) 
     assert ran.metrics == {"val_bpb": 1.25}
 
 
+ORDERS = (
+    '<sky-payload>"<rich_retry>x</rich_retry>"</sky-payload>',
+    '<sky-interactive session="1"/>',
+)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_nothing_in_the_log_is_an_order_to_skypilot_s_client(attempts: Attempts, order: str) -> None:
+    ran = attempts.foreign(f"import sys; print({order!r}); sys.exit({order!r})")
+    assert ran.ending[0] == "crash" and "sky-" in ran.ending[1]
+    assert "| < sky-" in ran.output and "<sky-" not in ran.output
+
+
 def test_a_megabyte_of_lines_is_all_in_the_log(attempts: Attempts) -> None:
     ran = attempts.foreign("for i in range(2000): print(f'{i:05d}' + 'x' * 500)\nprint('val_bpb: 1.25')")
     assert ran.metrics["val_bpb"] == 1.25

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,13 @@ from typing import Any
 
 import pytest
 
+with warnings.catch_warnings():  # its own, of its libraries
+    warnings.simplefilter("ignore")
+    import sky
+
 from controller.clock import RealClock
 from controller.journal import Journal
+from tests.foreign import commit
 
 PATIENCE_SECONDS = 240.0
 
@@ -101,17 +106,13 @@ def desk(rig: Path, tmp_path_factory: pytest.TempPathFactory) -> Desk:
     place = Desk(tmp_path_factory.mktemp("desk"))
     place.run("init", str(place.root / "study"), "--profile", "tiny")
     desk = Desk(place.root / "study")
-    shutil.copyfile(rig / "experiment.yaml", desk.root / "experiment.yaml")
-    (desk.root / "program.md").write_text(PROGRAM)
-    desk.git("commit", "--quiet", "--all", "--message", "Research in the rig")
+    commit(desk.root, {"experiment.yaml": (rig / "experiment.yaml").read_text(), "program.md": PROGRAM})
     return desk
 
 
 @pytest.fixture(scope="session")
 def bystander(rig: Path) -> Iterator[str]:
     """Somebody else's cluster, which has a name like ours."""
-    import sky
-
     name = "autoresearch-mar5-09"
     task = sky.Task.from_yaml_config({"run": "sleep 3600", "resources": {"infra": "slurm", "cpus": "1"}})
     sky.get(sky.launch(task, cluster_name=name))

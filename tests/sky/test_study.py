@@ -115,6 +115,6 @@ def test_an_allocation_cancelled_under_a_job_is_infrastructure_and_retried_elsew
 
 def test_afterwards_none_of_ours_is_up_and_others_are(done: Desk, bystander: str) -> None:
     assert "nothing to take down" in done.run("down")
-    (left,) = done.json("clusters")
-    assert (left["cluster"], left["ours"]) == (bystander, False)
+    left = [(one["cluster"], one["ours"]) for one in done.json("clusters") if "-mar5-" in one["cluster"]]
+    assert left == [(bystander, False)]
     assert bystander in slurm("squeue", "-h", "-o", "%j")

@@ -28,7 +28,7 @@ from controller.backends.protocol import (
     Vanished,
 )
 from controller.backends.skypilot.following import Finish, asked, follow
-from controller.backends.skypilot.parcel import command, packed
+from controller.backends.skypilot.parcel import command, forgotten, packed
 from controller.backends.skypilot.provisioning import Plan, Provisioner
 from controller.backends.skypilot.sdk import Gone, Job, Record, Refused, Sdk
 from controller.backends.skypilot.stream import Line
@@ -134,8 +134,10 @@ class SkyPilot:
             yield told
 
     async def discard(self, attempt: str) -> None:
+        forgotten(self._scratch, attempt)
         directory = self._attempts / attempt
-        if directory.is_dir():
+        if directory.is_dir() or attempt in self._over:
+            directory.mkdir(parents=True, exist_ok=True)  # It may have ended before it wrote a line.
             (directory / DISCARDED).touch()
 
     async def log(self, attempt: str, tail: int | None = None) -> str:

@@ -6,6 +6,7 @@ from it. So nothing may lie there under a name that another attempt's files have
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import shutil
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from controller.backends.protocol import Bundle
+from controller.backends.protocol import Bundle, Unreachable
 from controller.records import Attempt
 
 FOLDER = "autoresearch-attempts"
@@ -30,9 +31,13 @@ SCRIPTS = Path(__file__).parent
 def packed(
     scratch: Path, attempt: Attempt, bundle: Bundle, additions: Mapping[str, Any], setup: bool = False
 ) -> Iterator[Path]:
-    """A working directory to send for `attempt`, gone with the context; with the commit's own files for a `setup`."""
+    """A working directory to send for `attempt`; with the commit's own files for a `setup`.
+
+    It is gone with the context, unless nobody knows whether the server, on this machine, reads it still: then until it
+    is `forgotten`, or packed anew.
+    """
     root = scratch / attempt.id
-    shutil.rmtree(root, ignore_errors=True)  # of a controller that was killed
+    forgotten(scratch, attempt.id)
     mine = root / FOLDER / attempt.id
     (mine / "harness").mkdir(parents=True)
     try:
@@ -51,8 +56,17 @@ def packed(
         (mine / "job.json").touch(mode=0o600)
         (mine / "job.json").write_text(json.dumps(job))
         yield root
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+    except (Unreachable, asyncio.CancelledError):
+        raise
+    except BaseException:
+        forgotten(scratch, attempt.id)
+        raise
+    forgotten(scratch, attempt.id)
+
+
+def forgotten(scratch: Path, attempt: str) -> None:
+    """Remove what may be left of what was sent for an attempt."""
+    shutil.rmtree(scratch / attempt, ignore_errors=True)
 
 
 def command(attempt: str, bundle: Bundle, idle_seconds: float) -> str:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from controller.backends.protocol import Fleet, Unreachable
 from controller.backends.skypilot.claims import LABEL, Claim, Claims, cluster_name, free_numbers, is_of
 from controller.backends.skypilot.following import asked, follow
-from controller.backends.skypilot.parcel import command, keep, packed
+from controller.backends.skypilot.parcel import command, forgotten, keep, packed
 from controller.backends.skypilot.recipe import ANY, Recipe, for_fleet
 from controller.backends.skypilot.sdk import Gone, Record, Refused, Sdk
 from controller.backends.skypilot.trouble import Inquiry
@@ -107,6 +107,11 @@ def shares(fleet: Mapping[str, int], clusters: int) -> dict[str, int]:
     while sum(found.values()) < clusters:
         found[max(found, key=lambda name: exact[name] - found[name])] += 1
     return found
+
+
+def _canary_of(name: str) -> str:
+    """What the canary of a cluster is called."""
+    return f"{name}-{CANARY}"
 
 
 class Provisioner:
@@ -232,6 +237,7 @@ class Provisioner:
         try:
             await self._sdk.down(name)
             self.claims.drop(name)
+            forgotten(self._scratch, _canary_of(name))
         finally:
             self._leaving.discard(name)
 
@@ -241,7 +247,7 @@ class Provisioner:
 
     async def _launched(self, name: str, accelerator: str | None, fleet: Fleet) -> Record:
         """A new cluster, ready. Raises Refused, Gone or SetAside."""
-        canary = Attempt(f"{name}-{CANARY}", CANARY, name, self._clock.token())
+        canary = Attempt(_canary_of(name), CANARY, name, self._clock.token())
         self.claims.put(Claim(name, fleet.study, canary.nonce))
         self._launching.add(name)
         may_be_slurm = self.plan.may_be_slurm
@@ -333,6 +339,7 @@ class Provisioner:
         assert claim is not None
         self.claims.remember(fleet.study, canary)
         self.claims.put(replace(claim, passed=True))
+        forgotten(self._scratch, _canary_of(name))
         return record
 
     async def _record(self, name: str) -> Record:

@@ -125,9 +125,11 @@ class Sdk:
     def task(self, config: dict[str, Any]) -> Any:
         """A task of SkyPilot's. Raises Refused where it makes no sense to it."""
         try:
-            return self.sky.Task.from_yaml_config(config)
+            task = self.sky.Task.from_yaml_config(config)
+            task.validate_name()
         except Exception as error:
             raise Refused(_reason(error)) from None
+        return task
 
     async def launch(self, task: Any, name: str, idle_minutes: int | None) -> int:
         """Have a cluster up; returns the number of the task's job, which may be waiting or running still.

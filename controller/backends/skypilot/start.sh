@@ -34,6 +34,7 @@ else
     cd bundle && limited bash ../../run.sh
 fi
 ended=$?
+wait # for keep.sh, which the next one's must find done
 cd "$work/autoresearch-attempts/$attempt" || exit $ended
 [ ! -s "work-$rank/result.json" ] || echo "AUTORESEARCH $(head -c 1000000 "work-$rank/result.json")" > result-line
 rm -rf "work-$rank"

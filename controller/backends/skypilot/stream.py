@@ -41,7 +41,7 @@ class Line:
 
 def parse(raw: str) -> Line | None:
     """A line of SkyPilot's stream; None where it is SkyPilot's own, or another machine's than the first."""
-    text = _COLOUR.sub("", raw.rpartition("\r")[2])
+    text = _COLOUR.sub("", raw)
     if setup := _SETUP.match(text):
         return Line(text[setup.end() :], setup=True)
     who = _WHO.match(text)
