@@ -14,8 +14,9 @@ terminal on the machine of whoever reads."""
 def say(line: str) -> None:
     """Print `line` at once.
 
-    No line is an order to who reads the log. In one piece: were the mark of a trainer's line written apart from the line, another thread's could come between,
-    and what the trainer has printed would begin a line of its own.
+    No line is an order to who reads the log. Each is written in one piece: were the mark of a trainer's line written
+    apart from the line, another thread's could come between, and what the trainer has printed would begin a line of
+    its own.
     """
     line = line.replace(_ORDER, f"< {_ORDER[1:]}")
     with _SAYING:
