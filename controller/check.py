@@ -71,8 +71,13 @@ class Found:
 
     @property
     def enough(self) -> bool:
-        """Whether SkyPilot could have all the clusters that were asked for."""
-        return self.room.enough and (self.infras is None or _has_kubernetes(self.infras))
+        """Whether SkyPilot could have all the clusters that were asked for, as far as is known: see `elsewhere`."""
+        return bool(self.elsewhere) or self.room.enough
+
+    @property
+    def elsewhere(self) -> list[str]:
+        """The infras that are not looked into, where Kubernetes is none of them."""
+        return [] if self.infras is None or _has_kubernetes(self.infras) else list(self.infras)
 
     def lines(self) -> list[str]:
         """All of it for a person, a line a fact."""
@@ -80,6 +85,8 @@ class Found:
         if self.infras is not None:
             lines.append(f"SkyPilot has access to {', '.join(self.infras) or 'nothing'}")
         lines += self.problems
+        for infra in self.elsewhere:
+            lines.append(f"{infra}: what is free there is not looked into; `sky gpus list --infra {infra}` may say")
         for report in self.reports:
             name, current = bounded(report.context.name), ", current" if report.context.current else ""
             lines.append(f"context {name}, namespace {bounded(report.context.namespace)}{current}")
@@ -87,7 +94,7 @@ class Found:
             if report.usable or len(self.reports) == 1:
                 lines.append(f"  {self._sentence([report])}")
             lines += [f"  - {problem}" for problem in self._problems(report)]
-        if len(self.reports) != 1:
+        if len(self.reports) != 1 and not (self.elsewhere and not self.reports):
             lines.append(self._sentence(self.reports, "in all, " if self.reports else ""))
         return lines
 
@@ -161,7 +168,10 @@ def check(
     try:
         known = contexts()
     except NoAnswer as error:
-        return Found(asked, infras, (), (*problems, str(error)))
+        needed = not infras or _has_kubernetes(infras)
+        return Found(asked, infras, (), (*problems, *([str(error)] if needed else [])))
+    if infras and not _has_kubernetes(infras):
+        problems.append("SkyPilot has no access to Kubernetes; `sky check k8s` says why")
     have = [one.name for one in known]
     if unknown := [name for name in names if name not in have]:
         raise UserError(f"the kubeconfig has no context {bounded(unknown[0])}; it has {bounded(', '.join(have))}")
@@ -209,7 +219,7 @@ def _enabled(enabled: Callable[[], list[str]] | None) -> tuple[tuple[str, ...] |
         infras = tuple(enabled())
     except AutoresearchError as error:  # Kubernetes can be looked into all the same.
         return None, [str(error)]
-    return infras, [] if _has_kubernetes(infras) else ["SkyPilot has no access to Kubernetes; `sky check k8s` says why"]
+    return infras, [] if infras else ["SkyPilot has access to no infra; `sky check` says what each one needs"]
 
 
 def _has_kubernetes(infras: Sequence[str]) -> bool:

@@ -83,9 +83,11 @@ def clusters_table(found: Sequence[Up]) -> Table:
     """Clusters, a line each, and what they cost together."""
     from rich.table import Table
 
-    table = Table(title="Clusters")
-    for heading in ("cluster", "whose", "state", "accelerator", "infra", "hours", "$ an hour", "$ so far"):
+    table = Table(title="Clusters", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for heading in ("cluster", "whose", "state", "accelerator", "infra"):
         table.add_column(heading, overflow="fold")
+    for heading in ("hours", "$ an hour", "$ so far"):
+        table.add_column(heading, justify="right")
     for one in found:
         cells = [
             one.cluster,
@@ -100,10 +102,10 @@ def clusters_table(found: Sequence[Up]) -> Table:
         table.add_row(*map(one_line, cells))
     if len(found) > 1:
         ours = [one for one in found if one.ours]
-        table.caption = (
-            f"{len(ours)} of this workspace, {sum(one.hours for one in ours):.2f} hours,"
-            f" {_dollars(sum(one.usd for one in ours))} so far"
-        )
+        usd = sum(one.usd for one in ours)
+        cost = f", {_dollars(usd)} dollars so far" if usd else ""
+        table.caption = f"{len(ours)} of this workspace, {sum(one.hours for one in ours):.2f} hours{cost}"
+        table.caption_justify = "left"
     return table
 
 

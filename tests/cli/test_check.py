@@ -313,11 +313,31 @@ def test_kubernetes_that_skypilot_does_not_use(serve: Serve, check: Check, monke
     serve(prod=World([node("a")]))
     monkeypatch.setattr(controller.infra, "enabled_infras", lambda: ["AWS"])
     said = check("--clusters", "1")
-    assert said.code == 1
-    assert said.out.splitlines()[:2] == [
+    assert said.code == 0, "nobody can say that AWS has none"
+    assert said.out.splitlines()[:3] == [
         "SkyPilot has access to AWS",
         "SkyPilot has no access to Kubernetes; `sky check k8s` says why",
+        "AWS: what is free there is not looked into; `sky gpus list --infra AWS` may say",
     ]
+
+
+def test_who_has_another_infra_needs_no_kubeconfig(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller.infra, "enabled_infras", lambda: ["slurm"])
+    said = check("--clusters", "16")
+    assert (said.code, said.out.splitlines()) == (
+        0,
+        [
+            "SkyPilot has access to slurm",
+            "slurm: what is free there is not looked into; `sky gpus list --infra slurm` may say",
+        ],
+    )
+
+
+def test_no_infra_at_all(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller.infra, "enabled_infras", lambda: [])
+    said = check("--clusters", "16")
+    assert said.code == 1
+    assert "SkyPilot has access to no infra; `sky check` says what each one needs" in said.out.splitlines()
 
 
 def test_skypilot_that_can_not_be_asked(serve: Serve, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ _SILENT = frozenset(
     {"CommandError", "FetchClusterInfoError", "NetworkError", "SkyletInternalError", "SkyletUnavailableError"}
 )
 _GONE = frozenset({"ClusterDoesNotExist", "ClusterNotUpError"})
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 T = TypeVar("T")
 
@@ -304,12 +307,13 @@ def _is_cut_off(error: Exception) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return _line(str(error)) or type(error).__name__
+    """What an error says, in one line; of a command that failed what it wrote, and not its text."""
+    wrote = [str(getattr(error, name, None) or "") for name in ("error_msg", "detailed_reason")]
+    return _line(" ".join(wrote)) or _line(str(error)) or type(error).__name__
 
 
 def _line(text: str) -> str:
-    return one_line(str(text).strip()[: 10 * REASON_CHARACTERS])[:REASON_CHARACTERS]
+    return one_line(_COLOUR.sub("", str(text)[: 10 * REASON_CHARACTERS]))[:REASON_CHARACTERS]
 
 
 def _state(status: Any) -> str:
