@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 _PASSED_ON = re.compile(
     r"PATH|HOME|LANG|LC_.*|TZ|LD_LIBRARY_PATH|CUDA_.*|NVIDIA_.*|OMP_.*|MKL_.*|VIRTUAL_ENV|AUTORESEARCH_CACHE"
+    # A task's own script: which environment its set-up made, and which of several machines it is on.
+    r"|UV_(PROJECT_ENVIRONMENT|CACHE_DIR|OFFLINE)|SKYPILOT_(NODE_RANK|NODE_IPS|NUM_NODES|NUM_GPUS_PER_NODE)"
 )
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.I)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -53,6 +53,23 @@ def test_a_script_that_echoes_its_score_is_scored(with_uv: Attempts) -> None:
     assert f"| EXPERIMENT_DESC: {name}" in ran.output
 
 
+def test_a_script_finds_the_environment_that_the_set_up_made_and_which_machine_it_is_on(attempts: Attempts) -> None:
+    attempts.environment |= {
+        "UV_PROJECT_ENVIRONMENT": "/there/.venv",
+        "SKYPILOT_NODE_RANK": "0",
+        "SKYPILOT_NUM_NODES": "2",
+        "UV_INDEX_PASSWORD": "hidden",
+        "SKYPILOT_USER": "somebody",
+    }
+    ran = script(attempts, "env | grep -E '^(UV|SKYPILOT)_' | sort; echo val_bpb: 1.25")
+    said = [line for line in ran.output.splitlines() if line.startswith(("| UV", "| SKY"))]
+    assert said == [
+        "| SKYPILOT_NODE_RANK=0",
+        "| SKYPILOT_NUM_NODES=2",
+        "| UV_PROJECT_ENVIRONMENT=/there/.venv",
+    ]
+
+
 FAILED: dict[str, tuple[str, str, str]] = {
     "a crash": ("raise ValueError('too wide')", "crash", "EXPERIMENT_STATUS: crash: ValueError: too wide"),
     "a crash after its score": (

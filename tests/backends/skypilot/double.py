@@ -813,7 +813,9 @@ class World:
                 if job.status is JobStatus.PENDING:
                     job.status = JobStatus.CANCELLED
             pids = [pid for job in there.jobs for pid in job.pids]
-        _end([*pids, *alive_in(there.directory)], at_once=True)
+        _end(pids, at_once=True)
+        while left := alive_in(there.directory):  # who was born as its parent died, and is nobody's child
+            _end(left, at_once=True)
 
 
 class Sky:
