@@ -467,7 +467,7 @@ def take_clusters_down(start: Path, tag: str | None, every: bool, say: Callable[
         others = len(ours)
         say(f"nothing to take down{f'; {others} of other studies are up, see --all' if others else ''}")
         return
-    take_down(root / DIRECTORY, names, say)
+    take_down(root / DIRECTORY, names, RealClock(), say)
 
 
 def candidate_diff(start: Path, tag: str | None, name: str) -> str:

@@ -44,7 +44,7 @@ def clusters_up(directory: Path, clock: Clock) -> list[Up]:
     from controller.backends.skypilot import Sdk
     from controller.backends.skypilot.claims import PREFIX, Claims
 
-    claims = Claims(directory / "clusters")
+    claims = Claims(directory / "clusters", clock)
     records = _ask(Sdk(load_sky()).clusters())
     found = []
     for one in sorted(records, key=lambda one: one.name):
@@ -59,12 +59,12 @@ def clusters_up(directory: Path, clock: Clock) -> list[Up]:
     return found
 
 
-def take_down(directory: Path, names: list[str], say: Callable[[str], None]) -> None:
+def take_down(directory: Path, names: list[str], clock: Clock, say: Callable[[str], None]) -> None:
     """Take down those clusters, which are this workspace's."""
     from controller.backends.skypilot import Sdk
     from controller.backends.skypilot.claims import Claims
 
-    claims = Claims(directory / "clusters")
+    claims = Claims(directory / "clusters", clock)
 
     async def main() -> None:
         sdk = Sdk(load_sky())

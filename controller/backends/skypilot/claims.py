@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import secrets
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from controller.backends.skypilot.sdk import Record
 from controller.canary import Canary
+from controller.clock import Clock
 
 LABEL = "autoresearch"
 PREFIX = "autoresearch-"
@@ -55,8 +55,9 @@ class Claim:
 class Claims:
     """What is kept in `directory` of the clusters of one workspace."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, clock: Clock) -> None:
         self._directory = directory
+        self._clock = clock
         self._owner = directory / "owner"
 
     @property
@@ -64,7 +65,7 @@ class Claims:
         """By what this workspace's clusters are told from those of others, whatever they are called."""
         if not self._owner.exists():
             self._directory.mkdir(parents=True, exist_ok=True)
-            _write(self._owner, secrets.token_hex(8))
+            _write(self._owner, self._clock.token()[:16])
         return self._owner.read_text().strip()
 
     def owns(self, record: Record) -> bool:

@@ -129,7 +129,7 @@ class Provisioner:
         inquire: Inquiry,
     ) -> None:
         self.plan = plan
-        self.claims = Claims(directory / "clusters")
+        self.claims = Claims(directory / "clusters", clock)
         self.idle_seconds = plan.idle_minutes * 60.0
         self._scratch = directory / "parcels"
         self._sdk = sdk

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -132,6 +133,8 @@ class Sdk:
             task.validate_name()
         except Exception as error:
             raise Refused(_reason(error)) from None
+        finally:
+            _show_tracebacks()
         return task
 
     async def launch(self, task: Any, name: str, idle_minutes: int | None) -> int:
@@ -299,6 +302,14 @@ def _sorted(work: Callable[[], T]) -> T:
         if names & _AWAY or "Failed to get request" in str(error) or _is_cut_off(error):
             raise Unreachable(_reason(error)) from error
         raise Refused(_reason(error), lacking="ResourcesUnavailableError" in names) from error
+    finally:
+        _show_tracebacks()
+
+
+def _show_tracebacks() -> None:
+    """Undo what SkyPilot does to the whole process as it raises an error: it turns tracebacks off, and not on again."""
+    if hasattr(sys, "tracebacklimit"):
+        del sys.tracebacklimit
 
 
 def _is_cut_off(error: Exception) -> bool:

@@ -23,6 +23,7 @@ from controller.backends.skypilot.claims import (
 )
 from controller.backends.skypilot.sdk import Record
 from controller.canary import Canary
+from controller.clock import RealClock
 
 TAGS = st.from_regex(r"\A\w[\w-]{0,63}\Z")
 RECORD = Record("autoresearch-nov21-01", True, "H100", 1.0, 0.0)
@@ -70,8 +71,8 @@ def test_free_numbers_leave_out_what_anybody_has() -> None:
 
 
 def test_clusters_are_owned_by_their_label(tmp_path: Path) -> None:
-    claims, others = Claims(tmp_path / "one"), Claims(tmp_path / "other")
-    assert claims.owner == Claims(tmp_path / "one").owner != others.owner
+    claims, others = Claims(tmp_path / "one", RealClock()), Claims(tmp_path / "other", RealClock())
+    assert claims.owner == Claims(tmp_path / "one", RealClock()).owner != others.owner
     mine = replace(RECORD, labels={LABEL: claims.owner, "team": "x"})
     assert claims.owns(mine) and claims.owns(replace(mine, is_up=False))
     assert not others.owns(mine)
@@ -79,7 +80,7 @@ def test_clusters_are_owned_by_their_label(tmp_path: Path) -> None:
 
 
 def test_a_cluster_that_carries_no_label_yet_is_owned_by_its_claim(tmp_path: Path) -> None:
-    claims = Claims(tmp_path)
+    claims = Claims(tmp_path, RealClock())
     coming = replace(RECORD, is_up=False)
     assert not claims.owns(coming)
     claims.put(Claim(RECORD.name, "nov21", "nonce"))
@@ -93,15 +94,15 @@ def test_a_cluster_that_carries_no_label_yet_is_owned_by_its_claim(tmp_path: Pat
 @pytest.mark.parametrize("found", ["", "{", "[]", '{"name": "x"}', '{"other": 1}'])
 def test_a_claim_that_cannot_be_read_is_none(tmp_path: Path, found: str) -> None:
     (tmp_path / "x.json").write_text(found)
-    assert Claims(tmp_path).get("x") is None
+    assert Claims(tmp_path, RealClock()).get("x") is None
 
 
 def test_canaries_are_kept_by_study_the_last_ones(tmp_path: Path) -> None:
-    claims = Claims(tmp_path)
+    claims = Claims(tmp_path, RealClock())
     for number in range(CANARIES + 2):
         claims.remember("nov21", Canary(f"c-{number}", "H100", {"status": "done"}))
     claims.remember("nov22", Canary("d", "H200", {}))
-    known = Claims(tmp_path).canaries("nov21")
+    known = Claims(tmp_path, RealClock()).canaries("nov21")
     assert [one.cluster for one in known] == [f"c-{number}" for number in range(2, CANARIES + 2)]
-    assert Claims(tmp_path).canaries("nov22") == [Canary("d", "H200", {})]
-    assert Claims(tmp_path).canaries("nov23") == []
+    assert Claims(tmp_path, RealClock()).canaries("nov22") == [Canary("d", "H200", {})]
+    assert Claims(tmp_path, RealClock()).canaries("nov23") == []

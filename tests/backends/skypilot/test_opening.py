@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from controller.backends.skypilot.claims import LABEL, Claims
 from controller.cli import main
 from controller.clock import RealClock
 from controller.infra import fleet_size, open_backend
@@ -49,6 +50,11 @@ def sentence(root: Path, *arguments: str) -> tuple[int, str]:
 def offer(price: float, count: int) -> Any:
     """A machine of a catalog, with so many accelerators, for so many dollars an hour."""
     return SimpleNamespace(price=price, accelerator_count=count)
+
+
+def label_of(root: Path) -> dict[str, str]:
+    """What the clusters of the workspace at `root` carry."""
+    return {LABEL: Claims(root / ".autoresearch" / "clusters", RealClock()).owner}
 
 
 WAVE = ("wave", "--clusters", "2", "--infra", "skypilot")
@@ -139,7 +145,9 @@ class TestClusters:
     def test_lists_ours_and_those_that_are_called_like_ours(self, root: Path, world: World, up: Any) -> None:
         from controller.backends.skypilot.claims import LABEL, Claims
 
-        world.somebodys("autoresearch-mar5-01", labels={LABEL: Claims(root / ".autoresearch" / "clusters").owner})
+        world.somebodys(
+            "autoresearch-mar5-01", labels={LABEL: Claims(root / ".autoresearch" / "clusters", RealClock()).owner}
+        )
         world.somebodys("autoresearch-mar5-02")
         world.somebodys("something-else")
         assert [(one["cluster"], one["ours"]) for one in up()] == [
@@ -150,7 +158,9 @@ class TestClusters:
     def test_down_takes_ours_and_leaves_the_others(self, root: Path, world: World, up: Any) -> None:
         from controller.backends.skypilot.claims import LABEL, Claims
 
-        world.somebodys("autoresearch-mar5-01", labels={LABEL: Claims(root / ".autoresearch" / "clusters").owner})
+        world.somebodys(
+            "autoresearch-mar5-01", labels={LABEL: Claims(root / ".autoresearch" / "clusters", RealClock()).owner}
+        )
         world.somebodys("autoresearch-mar5-02")
         done = CliRunner(mix_stderr=False).invoke(main, ["-C", str(root), "down", "--all"])
         assert done.exit_code == 0 and done.stdout == "autoresearch-mar5-01 is down\n"

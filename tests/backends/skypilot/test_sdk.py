@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -64,6 +65,14 @@ def test_the_real_one_takes_what_its_double_does() -> None:
         task = kind.from_yaml_config(dict(misnamed))
         with pytest.raises(ValueError):
             task.validate_name()
+    ours._show_tracebacks()
+
+
+@REAL
+def test_an_error_of_the_real_one_leaves_tracebacks_as_they_are() -> None:
+    with pytest.raises(Refused):
+        Sdk(load()).task({"nmae": "x"})
+    assert not hasattr(sys, "tracebacklimit")
 
 
 @pytest.mark.parametrize(
