@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import sys
@@ -256,6 +257,10 @@ def load() -> Any:
     import sky
 
     # Its launch prints the cluster's name where our JSON goes.
+    # What it says, that it starts its server for one, is for people: standard output is for what was asked for.
+    for handler in logging.getLogger("sky").handlers:
+        if isinstance(handler, logging.StreamHandler) and type(handler).__module__.startswith("sky."):
+            handler.setStream(sys.__stderr__)
     sdk: Any = sky.client.sdk
     sdk.click = SimpleNamespace(**{**vars(click), "secho": lambda *said, **how: None})
     return sky

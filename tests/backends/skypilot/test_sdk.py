@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
 import sys
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -66,6 +67,13 @@ def test_the_real_one_takes_what_its_double_does() -> None:
         with pytest.raises(ValueError):
             task.validate_name()
     ours._show_tracebacks()
+
+
+def test_what_the_real_one_says_is_not_on_standard_output() -> None:
+    says = "from controller.backends.skypilot import load; load(); import logging"
+    says += "; logging.getLogger('sky').info('a local server is started')"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", says], capture_output=True, text=True, check=True)
+    assert done.stdout == "" and "a local server is started" in done.stderr
 
 
 @REAL
