@@ -14,12 +14,15 @@ import pytest
 from controller.backends import Backend, Ended
 from controller.backends.skypilot import Plan, Sdk, SkyPilot, load, read
 from controller.clock import RealClock
-from tests.backends import workshop
+from tests.backends import conformance, workshop
 from tests.backends.conformance import BackendConformance, clusters_of
 from tests.backends.workshop import Ear, attempt, bundle_of, report_of
 from tests.processes import wait_for_the_end_of
 
 EXPERIMENTS = itertools.count(0, 20)
+
+# Clusters, nodes and this all share the cores of one machine.
+workshop.PATIENCE_SECONDS = conformance.PATIENCE_SECONDS = 240.0
 
 TASK = """
 resources: {infra: slurm, accelerators: {H100: 1, H200: 1}, cpus: 1+, memory: 1+}
