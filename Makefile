@@ -52,6 +52,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/probes.py
 	$(BIN)/python bench/utilization.py
 	$(BIN)/python bench/pruning.py
+	$(BIN)/python bench/brief.py
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/faults.py
 

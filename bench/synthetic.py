@@ -60,12 +60,17 @@ IDEAS: tuple[tuple[str, str, tuple[float, ...]], ...] = (
 )
 
 
-def fill(directory: Path, experiments: int, tag: str = TAG) -> str:
-    """Write a study of exactly `experiments` experiments into the journal in `directory`; its tag."""
+def fill(directory: Path, experiments: int, tag: str = TAG, wave_size: int | None = None) -> str:
+    """Write a study of exactly `experiments` experiments into the journal in `directory`; its tag.
+
+    Waves screen `wave_size` experiments; if that is not said, more where the study is large, so that it is soon made.
+    """
     clock = VirtualClock(seed=experiments)
     journal = Journal.open(directory, clock)
     try:
-        _Search(journal, clock, tag, experiments).run()
+        search = _Search(journal, clock, tag, experiments)
+        search.wave_size = wave_size or search.wave_size
+        search.run()
     finally:
         journal.close()
     return tag

@@ -152,7 +152,10 @@ def _search_options(command: Command) -> Command:
         click.option("--tag", help="The study to go on with or to begin; the latest, or today's date, if not given."),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all that is drawn."),
         click.option(
-            "--proposer", default="doe", show_default=True, help="Who proposes: doe designs experiments, no LLM."
+            "--proposer",
+            default="doe",
+            show_default=True,
+            help="Who proposes: doe designs experiments, no LLM; optuna; claude; or a command that runs an agent.",
         ),
         click.option("-v", "--verbose", is_flag=True, help="Say everything that is written to the log file, too."),
     ]
@@ -245,6 +248,27 @@ def stop(workspace: Path, tag: str | None, now: bool) -> None:
     from controller.commands import stop_search
 
     click.echo(stop_search(workspace, tag, now))
+
+
+@main.command()
+@click.argument("text", required=False)
+@_workspace_option
+@_tag_option
+@click.option("--retire", metavar="NOTE", help="Show proposers this note no longer.")
+def note(workspace: Path, text: str | None, tag: str | None, retire: str | None) -> None:
+    """Give a hint to whoever proposes, in a study that runs or does not. Without TEXT, list the open notes.
+
+    Agents write notes, too: short lessons. Hints are shown them beside program.md, which is read again before each
+    wave: what should hold for good is better written there.
+
+    \b
+    Example:
+      autoresearch note "depth beyond 12 has never paid off here"
+      autoresearch note --retire n0003
+    """
+    from controller.commands import leave_note
+
+    _echo("\n".join(leave_note(workspace, tag, text, retire)))
 
 
 @main.command()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,7 +20,7 @@ from controller.infra import fleet_size, is_simulated, local_backend, open_backe
 from controller.journal import DIRECTORY, Journal, reading, study_lock
 from controller.journal.lock import is_locked
 from controller.journal.store import FILE
-from controller.records import UserError, Value
+from controller.records import Tier, UserError, Value
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +37,10 @@ FIXED = ("prepare", "prepare.py")
 """What a workspace's train.py stands on, as far as research leaves it alone."""
 ENDS = {"plateau": "a plateau", "target": "the target is reached", "budget": "the budget is spent"}
 """What a person is told of the end of a run, by why it ended."""
+FREE = ("doe", "optuna")
+"""Proposers that can be asked before a study begins, as asking them costs nothing."""
+AGENTS = "agents"
+"""Where in the controller's own folder the output of commands that propose is kept."""
 FAREWELL_SECONDS = 10.0
 """How long the end of a command waits for notifications that are on their way."""
 
@@ -64,7 +70,7 @@ def run_wave(start: Path, options: SearchOptions, console: Console, as_json: boo
     """One turn of the search, with everything a person wants to see of it."""
     from controller.search import CELLS
 
-    with _opened(start, options, console) as opened:
+    with _opened(start, options, console, patient=True) as opened:
         room = max(CELLS, opened.clusters)
         ended, stop = _search(opened, options, console, room=room, waves=1, overlap=False)
         slots = min(opened.clusters, opened.backend.capacity)
@@ -111,8 +117,11 @@ class _Opened:
 
 
 @contextmanager
-def _opened(start: Path, options: SearchOptions, console: Console) -> Iterator[_Opened]:
-    """The study of the workspace around `start`, or, for a simulation, of a copy of it."""
+def _opened(start: Path, options: SearchOptions, console: Console, *, patient: bool = False) -> Iterator[_Opened]:
+    """The study of the workspace around `start`, or, for a simulation, of a copy of it.
+
+    Whoever is `patient` waits for what an agent has to say, as there is nothing to run meanwhile.
+    """
     from controller.study import branch_name, choose_tag, open_study
     from controller.workspace import find, open_directory
 
@@ -130,7 +139,6 @@ def _opened(start: Path, options: SearchOptions, console: Console) -> Iterator[_
         scenario = _scenario(options.infra)
         workspace, clock = copied(workspace), VirtualClock(clock.now())
         say(f"simulating afresh, in a copy of the workspace: {workspace.root}")
-    proposer = _proposer(options)
 
     with ExitStack() as stack:
 
@@ -141,6 +149,11 @@ def _opened(start: Path, options: SearchOptions, console: Console) -> Iterator[_
 
         journal = opened() if (workspace.directory / FILE).exists() else None
         tag = choose_tag(workspace, journal, options.tag, clock)
+        agents = workspace.directory / AGENTS
+        if options.proposer == "claude" and not options.factors:
+            proposer = _claude(options, workspace, lambda: study, clock, say, patient)
+        else:
+            proposer = _proposer(options, workspace, lambda: study.tip, agents, tag)
         if simulated:
             from controller.simulation import simulated_backend
 
@@ -325,26 +338,38 @@ def _refuse_mistakes(
             for level in factor.levels:
                 set_knobs(source, {factor.knob: level})
     elif options.factors or journal is None or reading.study(journal, tag) is None:
-        _designed(workspace, options, journal, tag, clock)
+        if options.factors or options.proposer in FREE:
+            _designed(workspace, options, journal, tag, clock)
+        else:
+            with _previewed(workspace, journal, tag, clock):
+                pass
 
 
 def _designed(workspace: Workspace, options: SearchOptions, journal: Journal | None, tag: str, clock: Clock) -> Design:
     """What the wave would run. Writes nothing, neither into `journal` nor into git."""
     import asyncio
-    import tempfile
 
     from controller.search import CELLS
-    from controller.study import preview_study
     from controller.wave import Request, design
+
+    with _previewed(workspace, journal, tag, clock) as study:
+        clusters = fleet_size(options.clusters, workspace.settings)
+        request = Request(_asked(options), options.seed, clusters, max(CELLS, clusters))
+        return asyncio.run(design(study, _proposer(options, workspace, lambda: study.tip), request))
+
+
+@contextmanager
+def _previewed(workspace: Workspace, journal: Journal | None, tag: str, clock: Clock) -> Iterator[Study]:
+    """The study as it is, or as it would begin: in a journal that is thrown away. Raises UserError where it can't."""
+    import tempfile
+
+    from controller.study import preview_study
 
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         if journal is None or reading.study(journal, tag) is None:
             journal = Journal.open(Path(scratch), clock)
             stack.callback(journal.close)
-        study = preview_study(workspace, journal, tag)
-        clusters = fleet_size(options.clusters, workspace.settings)
-        request = Request(_asked(options), options.seed, clusters, max(CELLS, clusters))
-        return asyncio.run(design(study, _proposer(options), request))
+        yield preview_study(workspace, journal, tag)
 
 
 def open_to_read(start: Path, tag: str | None) -> tuple[Journal, str]:
@@ -403,6 +428,38 @@ def stop_search(start: Path, tag: str | None, now: bool) -> str:
     if now:
         return f"process {process} ends what runs of study {tag}, and itself"
     return f"process {process} begins nothing more of study {tag}, and ends when what runs has; `--now` is quicker"
+
+
+def leave_note(start: Path, tag: str | None, text: str | None, retire: str | None) -> list[str]:
+    """Leave a person's hint for the controller, or one note to be retired; without either, list the notes."""
+    from controller import hints
+    from controller.notes import MOST_CHARACTERS
+    from controller.text import clip, one_line
+
+    journal, tag = open_to_read(start, tag)
+    directory = journal.path.parent
+    notes = reading.notes(journal, tag)
+    if text is None and retire is None:
+        lines = [f"{note.id}  {note.by:<7} {note.text}" for note in notes]
+        for hint in hints.waiting(directory, tag):
+            what = f"retires {hint.retires}" if hint.retires else hint.text
+            lines.append(f"{'waits':<5}  {'person':<7} {clip(what, MOST_CHARACTERS)}")
+        return lines or [f"study {tag} has no open notes"]
+    if text is not None and retire is not None:
+        raise UserError("give the text of a note, or --retire one, not both")
+    if retire is not None and all(note.id != retire for note in notes):
+        raise UserError(f"study {tag} has no open note {retire[:80]}; `autoresearch note` lists those there are")
+    line = one_line(text or "")
+    if retire is None and not line:
+        raise UserError('a note needs a text, such as autoresearch note "try deeper models"')
+    if len(line) > MOST_CHARACTERS:
+        raise UserError(
+            f"a note has {MOST_CHARACTERS} characters at most, this one {len(line)}; shorten it, or write it into"
+            " program.md"
+        )
+    hints.leave(directory, tag, RealClock().now(), text=line, retires=retire or "")
+    when = "before the next wave is proposed" if is_locked(directory, tag) else "when the study is run again"
+    return [f"{f'{retire} is retired' if retire else 'taken up'} {when}"]
 
 
 def watch_search(start: Path, tag: str | None, console: Console) -> None:
@@ -552,15 +609,87 @@ def run_reproduce(start: Path, name: str | None, infra: str, console: Console, a
     return found.reproduced
 
 
-def _proposer(options: SearchOptions) -> Proposer:
+def _proposer(
+    options: SearchOptions,
+    workspace: Workspace,
+    tip: Callable[[], str],
+    directory: Path | None = None,
+    tag: str = "",
+) -> Proposer:
+    """Who proposes. A command works on the incumbent at `tip`; what it prints is kept in `directory`, if given."""
     from controller.edits import parse_factor
     from controller.proposers import Doe, Person
 
     if options.factors:
         return Person([parse_factor(text) for text in options.factors])
-    if options.proposer != "doe":
-        raise UserError(f"there is no proposer {options.proposer}; there is doe, or name the levels with --factor")
-    return Doe()
+    if options.proposer == "doe":
+        return Doe()
+    if options.proposer == "optuna":
+        from controller.proposers.tpe import Optuna
+
+        return Optuna()
+    if options.proposer == "claude":
+        raise UserError("claude is paid for every answer, so that there is no dry run with it; try `--proposer doe`")
+    if not _is_command(options.proposer):
+        raise UserError(
+            f"there is no proposer {options.proposer}; there are {' and '.join(FREE)}, or give a command that runs an"
+            " agent, or ask claude, or name the levels with --factor"
+        )
+    if is_simulated(options.infra):
+        raise UserError(f"a command takes real time, of which a simulation has none; use {' or '.join(FREE)} there")
+    from controller.proposers.command import Command
+
+    tiers = [workspace.settings.accelerators(tier) for tier in Tier]
+    return Command(_from_here(options.proposer), _checkout(workspace, tip), directory, tag or "agent", tiers)
+
+
+def _claude(
+    options: SearchOptions,
+    workspace: Workspace,
+    study: Callable[[], Study],
+    clock: Clock,
+    say: Callable[[str], None],
+    patient: bool,
+) -> Proposer:
+    """Claude, and designs of experiments whenever it does not answer. Raises UserError where it can't be asked."""
+    from controller.archive import StudyArchive
+    from controller.proposers import Doe
+    from controller.proposers.claude import SECONDS, Claude, check
+    from controller.proposers.relay import PATIENCE_SECONDS, Relay
+
+    if is_simulated(options.infra):
+        raise UserError(f"claude takes real time, of which a simulation has none; use {' or '.join(FREE)} there")
+    settings = workspace.settings
+    check(settings.llm)
+    tiers = [settings.accelerators(tier) for tier in Tier]
+    claude = Claude(StudyArchive(study), settings.llm, tiers)
+    return Relay(claude, Doe(), clock, say, SECONDS if patient else PATIENCE_SECONDS)
+
+
+def _is_command(text: str) -> bool:
+    """Whether it is for a shell rather than one of our own names."""
+    return bool(text.strip()) and (" " in text.strip() or os.sep in text or shutil.which(text) is not None)
+
+
+def _from_here(command: str) -> str:
+    """The command, to be run elsewhere: a relative path at its beginning (`./agent.sh`) is one from here."""
+    program, space, rest = command.strip().partition(" ")
+    if os.sep in program and Path(program).exists():
+        return f"{shlex.quote(str(Path(program).absolute()))}{space}{rest}"
+    return command
+
+
+def _checkout(workspace: Workspace, tip: Callable[[], str]) -> Callable[[Path], None]:
+    """A function that puts the files of the commit that `tip` is by then into a folder."""
+
+    def made(directory: Path) -> None:
+        import io
+        import tarfile
+
+        with tarfile.open(fileobj=io.BytesIO(workspace.repository.export(tip()).archive)) as tar:
+            tar.extractall(directory, filter="data")
+
+    return made
 
 
 def _asked(options: SearchOptions) -> dict[str, Value]:

@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from controller.journal import Journal, reading
+from controller.journal import Journal, export, reading
 from controller.journal.reading import Result
-from controller.promotion import Block, blocks
+from controller.promotion import Block, blocks, gate_failures
 from controller.proposers.protocol import Observation, PastDesign, PastWave
 from controller.records import Label, Role, Tier, Wave
+from controller.settings import parse_gate
 from controller.study import Study
 
 
@@ -88,6 +89,15 @@ def past_wave(journal: Journal, tag: str, name: str) -> PastWave:
         refusals=tuple(reading.refusals(journal, tag, name)),
         minimize=reading.study_of(journal, tag).minimize,
     )
+
+
+def refused_by_gates(journal: Journal, tag: str, wave: str, tier: Tier) -> dict[str, str]:
+    """The candidates of `wave` that fail one of the study's gates in `tier`, and why."""
+    gates = [parse_gate(text) for text in reading.study_of(journal, tag).settings.get("gates", ())]
+    if not gates:
+        return {}
+    measured = {row["experiment"]: row["metrics"] for row in export.results(journal, tag, wave=wave)}
+    return gate_failures(reading.results_of(journal, tag, wave=wave), measured, gates, tier)
 
 
 def _scores(runs: Sequence[Result]) -> dict[str | None, list[float]]:

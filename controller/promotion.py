@@ -76,23 +76,38 @@ def promoted(
     Cells are compared with controls on their own accelerator; a candidate that failed anywhere is out, and so are those
     `refused` by a gate.
     """
+    sign = 1 if minimize else -1
+    changes = changes_in_screening(results, incumbent)
+    better = sorted(
+        (sign * change, candidate)
+        for candidate, change in changes.items()
+        if sign * change < 0 and candidate not in refused
+    )
+    return [candidate for _, candidate in better[:most]]
+
+
+def changes_in_screening(results: Iterable[Result], incumbent: str) -> dict[str, float]:
+    """By how much each candidate's mean screening score differs from that of the controls on its own accelerators.
+
+    Those are left out that failed anywhere, or ran where no control has a score.
+    """
     cells: dict[str, list[Result]] = defaultdict(list)
     controls: dict[str | None, list[float]] = defaultdict(list)
     for result in results:
-        if result.experiment.tier is not Tier.SCREENING or result.experiment.candidate in refused:
+        if result.experiment.tier is not Tier.SCREENING:
             continue
         if result.experiment.candidate != incumbent:
             cells[result.experiment.candidate].append(result)
         elif result.score is not None:
             controls[result.accelerator].append(result.score)
-    sign = 1 if minimize else -1
+    means = {accelerator: fmean(scores) for accelerator, scores in controls.items()}
     changes = {}
     for candidate, runs in cells.items():
-        paired = [(run.score, controls[run.accelerator]) for run in runs]
-        if all(score is not None and beside for score, beside in paired):
-            changes[candidate] = sign * fmean(score - fmean(beside) for score, beside in paired if score is not None)
-    better = sorted((change, candidate) for candidate, change in changes.items() if change < 0)
-    return [candidate for _, candidate in better[:most]]
+        paired = [(run.score, means.get(run.accelerator)) for run in runs]
+        apart = [score - mean for score, mean in paired if score is not None and mean is not None]
+        if len(apart) == len(paired):
+            changes[candidate] = fmean(apart)
+    return changes
 
 
 def blocks(results: Iterable[Result], incumbent: str) -> list[Block]:

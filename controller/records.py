@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from typing_extensions import TypeAliasType
 
@@ -38,6 +38,9 @@ Value = TypeAliasType("Value", "bool | int | float | str | tuple[Value, ...] | N
 """What a knob may hold: any Python literal made of numbers, strings and tuples."""
 
 Knobs: TypeAlias = Mapping[str, Value]
+
+Author: TypeAlias = Literal["person", "agent"]
+"""Who writes a note."""
 
 
 class Tier(StrEnum):
@@ -143,7 +146,8 @@ class Proposal:
     """A hypothesis with what is to be varied to test it.
 
     `edit` is the whole new text of the editable file, or None for the incumbent's. `predicted` is the change of the
-    metric its proposer expects.
+    metric its proposer expects, `low` and `high` the interval in which it should lie, `falsified_by` what would show
+    the hypothesis wrong. `repairs` is the candidate whose crash it repairs, if any.
     """
 
     name: str
@@ -152,6 +156,10 @@ class Proposal:
     design: Design = Design.FULL
     edit: str | None = None
     predicted: float | None = None
+    low: float | None = None
+    high: float | None = None
+    falsified_by: str = ""
+    repairs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +170,19 @@ class Refusal:
     hypothesis: str
     reason: str
     label: Objection
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line that proposers are shown until it is retired: a person's hint, or a lesson that an agent has drawn.
+
+    `retired` is why it was; None while it is open.
+    """
+
+    id: str
+    text: str
+    by: Author
+    retired: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

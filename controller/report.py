@@ -8,7 +8,7 @@ from dataclasses import asdict
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from controller.history import past_wave
+from controller.history import past_wave, refused_by_gates
 from controller.journal import Journal, reading
 from controller.journal.export import results
 from controller.journal.reading import Result
@@ -55,7 +55,7 @@ def conclusion(journal: Journal, tag: str, wave: str) -> str:
         return f"nothing is kept; nearest was: {best.sentence}"
     screened = [one for one in reading.results_of(journal, tag, wave=wave) if one.experiment.role is Role.CELL]
     scored = sum(one.score is not None for one in screened)
-    refused = _refused(journal, tag, wave, Tier.SCREENING)
+    refused = refused_by_gates(journal, tag, wave, Tier.SCREENING)
     if refused:
         name, why = next(iter(refused.items()))
         by_gates = f"{len(refused)} of {scored} scored candidates failed a gate in screening ({name}: {why})"
@@ -85,7 +85,7 @@ def wave_json(journal: Journal, tag: str, wave: str, slots: int) -> dict[str, An
         "refused": [
             {"candidate": candidate, "tier": tier, "reason": reason}
             for tier in Tier
-            for candidate, reason in _refused(journal, tag, wave, tier).items()
+            for candidate, reason in refused_by_gates(journal, tag, wave, tier).items()
         ],
         "effects": [
             {"effect": effect.term.description, "estimate": effect.estimate, "low": effect.low, "high": effect.high}
@@ -158,15 +158,6 @@ def wave_occupancy(journal: Journal, tag: str, wave: str, slots: int) -> Occupan
     return occupancy(list(phases.values()), slots)
 
 
-def _refused(journal: Journal, tag: str, wave: str, tier: Tier) -> dict[str, str]:
-    """The candidates that a gate refused, and why. Only a study with gates pays for what it takes to know."""
-    if not reading.study_of(journal, tag).settings.get("gates"):
-        return {}
-    from controller.wave import refused_by_gates
-
-    return refused_by_gates(journal, tag, wave, tier)
-
-
 def _by_whom(runs: Iterable[Result]) -> str:
     return " (self-reported)" if any(run.self_reported for run in runs) else ""
 
@@ -181,7 +172,7 @@ def _screening(journal: Journal, tag: str, wave: str) -> Table:
     controls = [run.score for run in runs.get(past.incumbent, []) if run.score is not None]
     beside = fmean(controls) if controls else None
     gates = study.settings.get("gates", ())
-    refused = _refused(journal, tag, wave, Tier.SCREENING)
+    refused = refused_by_gates(journal, tag, wave, Tier.SCREENING)
     title = f"Screening, wave {wave}{_by_whom(run for one in runs.values() for run in one)}"
     headings = ("candidate", "knobs", study.metric, "against controls", "status", *(["gates"] if gates else []))
     table = _table(title, *headings)
@@ -224,7 +215,7 @@ def _effects(effects: Effects, metric: str, runs: Iterable[Result]) -> Table:
 def _confirmation(journal: Journal, tag: str, wave: str, runs: Sequence[Result]) -> Table:
     metric = reading.study_of(journal, tag).metric
     table = _table(f"Confirmation{_by_whom(runs)}", "candidate", metric, "control", "change", "95% interval", "verdict")
-    refused = _refused(journal, tag, wave, Tier.CONFIRMATION)
+    refused = refused_by_gates(journal, tag, wave, Tier.CONFIRMATION)
     if refused:
         why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
         table.caption, table.caption_justify = f"refused by a gate: {why}", "left"

@@ -25,7 +25,10 @@ from controller.bundles import bundler
 from controller.clock import Clock
 from controller.edits import same_schedule
 from controller.journal import ProposerAnswered, ProposerAsked, RunStarted, RunStopped, reading
+from controller.notes import take_jottings
 from controller.proposers import Proposer
+from controller.proposers.prices import Tokens
+from controller.proposers.protocol import Frugal, Metered
 from controller.pruning import Curve, hopeless
 from controller.records import (
     AutoresearchError,
@@ -39,6 +42,7 @@ from controller.records import (
     Wave,
 )
 from controller.scheduler import Observer, Scheduler
+from controller.steering import Steering
 from controller.study import Study
 from controller.wave import Design, Request, advance, begin, design, pointless
 
@@ -149,6 +153,7 @@ class Search:
         self._curves = defaultdict(lambda: deque(maxlen=CURVES))
         self._failures = 0
         self._halves: set[tuple[str, float]] = set()
+        self._steering = Steering(study, outside.say)
 
     async def run(self) -> Stop:
         """Search until something says stop; returns what. Raises Interrupted where `interrupt` was called.
@@ -330,20 +335,31 @@ class Search:
         refused = self.ledger.refusal_of_wave((tiers.promote + 1) * tiers.seeds)
         if refused is not None:
             return Stop("budget", refused)
-        if (refused := self.ledger.refusal_of_call(self._outside.proposer.usd_at_most)) is not None:
+        if (refused := self.ledger.refusal_of_call(self._usd_at_most())) is not None:
             return Stop("budget", refused)
         return None
+
+    def _usd_at_most(self) -> float:
+        """The most that asking the proposer now may cost; one that can do without money asks for what there is."""
+        proposer = self._outside.proposer
+        if isinstance(proposer, Frugal):
+            proposer.afford(lambda usd: self.ledger.refusal_of_call(usd) is None)
+        return proposer.usd_at_most
 
     async def _propose(self) -> Design:
         journal, tag, proposer = self.study.journal, self.study.tag, self._outside.proposer
         if self._calls_failed:
             await self._clock.sleep(CALL_PAUSE_SECONDS * 2 ** (self._calls_failed - 1))
+        self._steering.heed()
         call, before = reading.calls(journal, tag) + 1, proposer.usd_spent
-        journal.record(tag, ProposerAsked(call, proposer.usd_at_most))
+        journal.record(tag, ProposerAsked(call, self._usd_at_most()))
         try:
             return await design(self.study, proposer, self._request())
         finally:
-            journal.record(tag, ProposerAnswered(call, proposer.usd_spent - before))
+            model, tokens = proposer.metered() if isinstance(proposer, Metered) else ("", Tokens())
+            billed = (tokens.input, tokens.output, tokens.stored, tokens.cached)
+            journal.record(tag, ProposerAnswered(call, proposer.usd_spent - before, model, *billed))
+            take_jottings(self.study, proposer)
 
     def _answered(self, task: asyncio.Task[Design]) -> None:
         proposer = self._outside.proposer

@@ -26,8 +26,11 @@ from pydantic_core import PydanticCustomError
 from controller.harness.output import NAME
 from controller.records import Tier, UserError
 
-CHANGEABLE = frozenset({"budget", "fleet", "prices"})
+CHANGEABLE = frozenset({"budget", "fleet", "llm", "prices"})
 """The settings that may change while a study runs; the others are what makes its scores comparable."""
+
+MOST_PROSE = 100_000
+"""Characters of program.md that are recorded; proposers are shown fewer."""
 
 MOST_SEEDS = 500
 """Seeds a tier may have: within a wave, screening and confirmation have this many seed numbers each."""
@@ -138,6 +141,26 @@ class Budget(_Strict):
     llm_usd: PositiveFloat | None = None
 
 
+class Llm(_Strict):
+    """The language model that `--proposer claude` asks, how hard it thinks, and the most that one call may cost.
+
+    `effort` is left to the proposer where it is not said. `prices` are dollars for a million tokens, to be given for a
+    model whose prices are not known, or where those are out of date.
+    """
+
+    model: str = Field(default="claude-opus-5-5", min_length=1, max_length=200)
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    usd_per_call: PositiveFloat = 1.0
+    prices: dict[Literal["input", "output", "cache_write", "cache_read"], PositiveFloat] = Field(default_factory=dict)
+
+    @field_validator("prices")
+    @classmethod
+    def _both_ways_have_a_price(cls, value: dict[str, float]) -> dict[str, float]:
+        if value and not value.keys() >= {"input", "output"}:
+            raise PydanticCustomError("prices", "should give input and output, both")
+        return value
+
+
 class Settings(_Strict):
     """Everything the front matter may say."""
 
@@ -150,6 +173,7 @@ class Settings(_Strict):
     """Dollars for an hour of each accelerator."""
     fleet: dict[str, PositiveInt] = Field(default_factory=dict)
     """How many clusters have which accelerator; empty: whichever experiment.yaml lets SkyPilot find."""
+    llm: Llm = Llm()
     early_stopping: bool = True
     """Whether runs that are clearly worse than the incumbent at the same point are ended."""
     min_effect: float = Field(default=0.0005, ge=0)
@@ -178,10 +202,10 @@ def parse(program: str, file: str = "program.md") -> Settings:
 
     Raises UserError naming the line, or the key, that is wrong.
     """
-    lines = program.removeprefix("\ufeff").splitlines()
+    lines = _lines(program)
     if not lines or lines[0].strip() != "---":
         return Settings()
-    end = next((number for number, line in enumerate(lines[1:], 1) if line.strip() == "---"), None)
+    end = _end(lines)
     if end is None:
         begun = next((line for line in lines[1:] if line.strip()), "")
         if not re.match(r"\s*[\w'\"]+\s*:(\s|$)", begun):
@@ -204,6 +228,25 @@ def parse(program: str, file: str = "program.md") -> Settings:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a control character, a month 13
         reason = str(error).partition("\n")[0]
         raise UserError(f"{file}: the front matter can't be read: {reason}; correct it") from None
+
+
+def prose(program: str) -> str:
+    """What the text of program.md tells proposers: what is below its front matter, and all of it where it has none."""
+    lines = _lines(program)
+    end = _end(lines)
+    text = "\n".join(lines if end is None else lines[end + 1 :]).strip()[:MOST_PROSE]
+    return text.encode(errors="replace").decode()  # of a commit it may hold bytes that are no text
+
+
+def _lines(program: str) -> list[str]:
+    return program.removeprefix("\ufeff").splitlines()
+
+
+def _end(lines: list[str]) -> int | None:
+    """Where the front matter's closing line is."""
+    if not lines or lines[0].strip() != "---":
+        return None
+    return next((number for number, line in enumerate(lines[1:], 1) if line.strip() == "---"), None)
 
 
 def _without_nothing(found: Any) -> Any:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 from controller.clock import Clock
 from controller.edits import SourceError, model_digest
-from controller.journal import Journal, SettingsChanged, StudyStarted, reading
+from controller.journal import Journal, ProgramChanged, SettingsChanged, StudyStarted, reading
+from controller.memory import Memory
 from controller.promotion import Block
 from controller.proposers.protocol import PastWave
 from controller.records import Candidate, UserError
-from controller.settings import CHANGEABLE
+from controller.settings import CHANGEABLE, Settings
 from controller.workspace import Workspace
 
 BASELINE = "c0000"
@@ -31,6 +32,8 @@ class Study:
     """The confirmations of waves that have ended, once they have been read: they change no more."""
     ended_waves: dict[str, PastWave] = field(default_factory=dict, repr=False, compare=False)
     """Likewise what those waves were, as proposers see them."""
+    memory: Memory = field(default_factory=Memory, repr=False, compare=False)
+    """What they add up to (`lineage`)."""
 
     @property
     def now(self) -> reading.Study:
@@ -91,7 +94,7 @@ def open_study(workspace: Workspace, journal: Journal, tag: str) -> Study:
     found = reading.study(journal, tag)
     if found is None:
         return _begin(workspace, journal, tag, workspace.repository.branches(branch).get(branch))
-    changed = _differences(_frozen(found.settings), _frozen(workspace.settings.recorded()))
+    changed = frozen_changes(found, workspace.settings)
     if changed:
         raise UserError(
             f"study {tag} was begun with other settings ({', '.join(changed)});"
@@ -132,7 +135,7 @@ def _record_start(workspace: Workspace, journal: Journal, tag: str, commit: str)
     baseline = Candidate(BASELINE, commit, commit, {}, _model(workspace, commit))
     minimize = settings.metric.goal == "minimize"
     event = StudyStarted(baseline, branch_name(tag), settings.metric.name, minimize, settings.recorded())
-    journal.record(tag, event)
+    journal.record(tag, event, *([ProgramChanged(workspace.program)] if workspace.program else []))
 
 
 def _model(workspace: Workspace, commit: str) -> str:
@@ -146,6 +149,11 @@ def _model(workspace: Workspace, commit: str) -> str:
 def _pending_commit(journal: Journal, tag: str) -> bool:
     """Whether a wave was cut off between its decision and the record of its commit."""
     return any(state == "decided" for _, state in reading.open_waves(journal, tag))
+
+
+def frozen_changes(study: reading.Study, settings: Settings) -> list[str]:
+    """In what `settings` differ from those that `study` must keep to its end, in words."""
+    return _differences(_frozen(study.settings), _frozen(settings.recorded()))
 
 
 def _frozen(settings: Mapping[str, object]) -> dict[str, object]:

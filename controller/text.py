@@ -15,6 +15,12 @@ def one_line(text: str) -> str:
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
+def clip(text: str, most: int) -> str:
+    """`one_line` of `text`, of `most` characters at most: what is longer ends in an ellipsis."""
+    line = one_line(text[: 10 * most])
+    return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
+
+
 def printable(text: str) -> str:
     """`text` with its lines and tabs, each other control character in it written out: an escape is `\\x1b`."""
     return "".join(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from controller import designs
 from controller.clock import Clock
 from controller.edits import SourceError, model_digest, read_knobs, refusal, set_knobs
-from controller.history import earlier_blocks, history, pending
+from controller.history import earlier_blocks, history, pending, refused_by_gates
 from controller.journal import (
     ConfirmationPlanned,
     Journal,
@@ -25,8 +25,10 @@ from controller.journal import (
     reading,
 )
 from controller.keep import commit_winner, untrailered
-from controller.promotion import Rules, blocks, decide, gate_failures, promoted
+from controller.lineage import lineage
+from controller.promotion import Rules, blocks, decide, promoted
 from controller.proposers import Context, Person, Proposer
+from controller.proposers.protocol import Choosy
 from controller.rebase import rebased
 from controller.records import (
     CANDIDATE_FAILURES,
@@ -46,7 +48,7 @@ from controller.records import (
     Wave,
 )
 from controller.repo import Draft
-from controller.settings import MOST_SEEDS, parse_gate
+from controller.settings import MOST_SEEDS
 from controller.study import Study
 from controller.text import describe
 
@@ -106,12 +108,17 @@ async def design(study: Study, proposer: Proposer, request: Request) -> Design:
         history=history(study),
         seed=request.seed,
         pending=pending(study),
+        lineage=lineage(study, incumbent),
+        program=reading.program(study.journal, study.tag),
+        gates=tuple(now.settings.get("gates", ())),
+        edit=study.workspace.edit,
+        evaluated=study.workspace.evaluated(now.tip),
     )
     proposals = await proposer.propose(context, request.room)
     first = reading.totals(study.journal, study.tag)["proposals"] + 1
     named = {f"p{number:04d}": proposal for number, proposal in enumerate(proposals, first)}
     cells: list[Cell] = []
-    refusals: list[Refusal] = []
+    refusals = list(proposer.refusals()) if isinstance(proposer, Choosy) else []
     tiers = [study.workspace.settings.accelerators(tier) for tier in Tier]
     for name, proposal in named.items():
         try:
@@ -267,15 +274,6 @@ def _decide(study: Study, wave: Wave) -> None:
     rules = Rules(now.metric, now.minimize, study.workspace.settings.min_effect, names(study, wave), refused)
     decisions = decide(wave.id, results, earlier_blocks(study, wave), against, rules)
     study.journal.record(study.tag, WaveDecided(wave.id, tuple(decisions)))
-
-
-def refused_by_gates(journal: Journal, tag: str, wave: str, tier: Tier) -> dict[str, str]:
-    """The candidates of `wave` that fail one of the study's gates in `tier`, and why."""
-    gates = [parse_gate(text) for text in reading.study_of(journal, tag).settings.get("gates", ())]
-    if not gates:
-        return {}
-    measured = {row["experiment"]: row["metrics"] for row in export.results(journal, tag, wave=wave)}
-    return gate_failures(reading.results_of(journal, tag, wave=wave), measured, gates, tier)
 
 
 def foreseeing(journal: Journal, tag: str, wave: str) -> dict[str, str]:

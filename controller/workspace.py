@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from controller.journal import DIRECTORY
 from controller.records import UserError
 from controller.repo import Repository
-from controller.settings import Settings, parse
+from controller.settings import Settings, parse, prose
 
 PROGRAM = "program.md"
 TRIAL_PROTOCOL = "prepare/protocol.py"
@@ -17,12 +17,16 @@ TRIAL_PROTOCOL = "prepare/protocol.py"
 
 @dataclass(frozen=True)
 class Workspace:
-    """`head` is the commit that is checked out; `edit` the path of the editable file in it."""
+    """`head` is the commit that is checked out; `edit` the path of the editable file in it.
+
+    `program` is what program.md told proposers when it was read.
+    """
 
     repository: Repository
     settings: Settings
     head: str
     edit: str
+    program: str = ""
 
     @property
     def root(self) -> Path:
@@ -57,14 +61,8 @@ def find(start: Path) -> Workspace:
 
 def at_commit(repository: Repository, commit: str, program: Path | None = None) -> Workspace:
     """The workspace as of `commit`, with settings from `program` where that file exists, else from the commit."""
-    if program is not None and program.is_file():
-        try:
-            text: str | None = program.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise UserError(f"{PROGRAM} is not UTF-8 text; save it as UTF-8") from None
-    else:
-        text = repository.read(commit, PROGRAM)
-    settings = parse(text or "")
+    text = read_program(repository, commit, program)
+    settings = parse(text)
     choices = [str(PurePosixPath(settings.edit))] if settings.edit else ["train/train.py", "train.py"]
     edit = next((path for path in choices if repository.read_bytes(commit, path) is not None), None)
     if edit is None:
@@ -72,7 +70,17 @@ def at_commit(repository: Repository, commit: str, program: Path | None = None) 
             f"{' or '.join(choices)} is not committed in {repository.root}; commit it,"
             " or run `autoresearch init DIR` to make a workspace"
         )
-    return Workspace(repository, settings, commit, edit)
+    return Workspace(repository, settings, commit, edit, prose(text))
+
+
+def read_program(repository: Repository, commit: str, program: Path | None) -> str:
+    """The text of the file `program` where it exists, else of program.md in `commit`; "" where there is none."""
+    if program is None or not program.is_file():
+        return repository.read(commit, PROGRAM) or ""
+    try:
+        return program.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{PROGRAM} is not UTF-8 text; save it as UTF-8") from None
 
 
 def open_directory(workspace: Workspace) -> Path:

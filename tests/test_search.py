@@ -11,11 +11,13 @@ import pytest
 from faults import SMALL
 from nights import KNOBS, SOURCE, TAG, Ideas, Night, Nobody, make_workspace
 
+from controller import hints
 from controller.backends.simulated import Scenario, Simulated, load
 from controller.budget import Caps
 from controller.harness.fingerprint import fingerprint
 from controller.journal import Journal, ProposerAsked, WaveDesigned, WaveEnded, reading
-from controller.proposers import Context
+from controller.proposers import Context, Jotting
+from controller.proposers.brief import brief
 from controller.records import Design, Factor, Interrupted, NothingRan, Proposal, Tier
 from controller.search import CALL_PAUSE_SECONDS, FAILED_CALLS, Order, Outside, Search, Stop
 from controller.study import Study, open_study
@@ -205,6 +207,53 @@ def test_a_proposer_that_fails_is_asked_again_with_pauses(make: Make) -> None:
     assert pauses == pytest.approx([CALL_PAUSE_SECONDS * 2**number for number in range(FAILED_CALLS - 1)])
     stop = make().run(Sayings(*[RuntimeError("overloaded")] * FAILED_CALLS))
     assert stop.why == "exhausted" and "failed 5 times, at last with RuntimeError" in stop.sentence
+
+
+class Steered(Sayings):
+    """While it thinks about its first wave a person writes into program.md, and into the next one a hint."""
+
+    def __init__(self, stage: Stage, text: str, *sayings: list[Proposal] | Exception) -> None:
+        super().__init__(*sayings)
+        self._root, self._text = stage.night.workspace.root, text
+
+    async def propose(self, context: Context, room: int) -> list[Proposal]:
+        if not self.contexts:
+            (self._root / "program.md").write_text(self._text)
+            hints.leave(self._root / ".autoresearch", TAG, 1.0, text="not the first knob again")
+        return await super().propose(context, room)
+
+    def jottings(self) -> list[Jotting]:
+        return [Jotting(f"lesson {len(self.contexts)}")]
+
+
+def test_what_a_person_writes_meanwhile_is_taken_up_with_the_next_wave_and_recorded(make: Make) -> None:
+    stage = make()
+    text = (stage.night.workspace.root / "program.md").read_text()
+    changed = text.replace("min_effect: 0", "min_effect: 0.25") + "Look at the second knob.\n"
+    proposer = Steered(stage, changed, sweep("K01", 1, 2, 3), sweep("K02", 1, 2, 3), sweep("K03", 1, 2, 3))
+    assert stage.run(proposer, waves=3).why == "waves"
+    assert [one.program for one in proposer.contexts] == [
+        "A simulated night.",
+        *["A simulated night.\nLook at the second knob."] * 2,
+    ]
+    notes = [[note.text for note in one.lineage.notes] for one in proposer.contexts if one.lineage]
+    assert notes == [
+        [],
+        ["lesson 1", "not the first knob again"],
+        ["lesson 1", "not the first knob again", "lesson 2"],
+    ]
+    steered = [line for line in stage.said if "program.md" in line or "hint" in line]
+    assert steered == [
+        "program.md now has other settings (min_effect: 0.0 before, 0.25 now), and this study keeps those that it was"
+        " begun with: set them back, or begin a new study with --tag",
+        "program.md has changed: 1 line added; the next wave is proposed by it",
+        "hint n0002 is taken up: not the first knob again",
+    ]
+    assert all(one.min_effect == 0 for one in proposer.contexts)
+    assert [changed for _, changed in reading.program_changes(stage.journal, TAG)] == ["1 line added"]
+    first, *_, last = proposer.contexts
+    assert (first.edit, first.evaluated, first.gates) == ("train.py", False, ())
+    assert last.lineage is not None and last.lineage.waves == 2 and "lesson 2" in brief(last)
 
 
 def test_what_proposers_cost_is_capped_at_their_worst(make: Make) -> None:

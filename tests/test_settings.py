@@ -26,6 +26,7 @@ budget:
   llm_usd: 20.5
 prices: {H100: 2.5, B200: 6}
 fleet: {H100: 13, H200: 3}
+llm: {model: claude-sonnet-5-5, effort: low, usd_per_call: 0.5, prices: {input: 2, output: 10}}
 early_stopping: false
 min_effect: 0.002
 timeout_minutes: 7.5
@@ -83,6 +84,12 @@ def test_every_key_can_be_set() -> None:
         "budget": {"hours": 8, "gpu_hours": 128, "usd": 300, "llm_usd": 20.5},
         "prices": {"H100": 2.5, "B200": 6},
         "fleet": {"H100": 13, "H200": 3},
+        "llm": {
+            "model": "claude-sonnet-5-5",
+            "effort": "low",
+            "usd_per_call": 0.5,
+            "prices": {"input": 2, "output": 10},
+        },
         "early_stopping": False,
         "min_effect": 0.002,
         "timeout_minutes": 7.5,
@@ -115,7 +122,7 @@ def test_a_section_within_a_section_may_be_empty_too() -> None:
         (
             "min_effect: 0\nmin_efect: 1",
             "line 3: unknown key min_efect;"
-            " known here: metric, gates, edit, tiers, budget, prices, fleet, early_stopping, min_effect,"
+            " known here: metric, gates, edit, tiers, budget, prices, fleet, llm, early_stopping, min_effect,"
             " timeout_minutes",
         ),
         (
@@ -127,6 +134,7 @@ def test_a_section_within_a_section_may_be_empty_too() -> None:
             "budget:\n  gpu_hours: 8\n  dollars: 3",
             "line 4: unknown key budget.dollars; known here: hours, gpu_hours, usd, llm_usd",
         ),
+        ("llm: {modell: x}", "line 2: unknown key llm.modell; known here: model, effort, usd_per_call, prices"),
     ],
 )
 def test_an_unknown_key_is_named_with_its_line_and_the_known_ones(text: str, said: str) -> None:
@@ -137,6 +145,8 @@ def test_an_unknown_key_is_named_with_its_line_and_the_known_ones(text: str, sai
     ("text", "said"),
     [
         ("min_effect: small", "line 2: min_effect: input should be a valid number"),
+        ("llm: {prices: {read: 1}}", "line 2: llm.prices.read: input should be 'input', 'output', 'cache_write' or"),
+        ("llm: {prices: {input: 1}}", "line 2: llm.prices: should give input and output, both, not {'input': 1}"),
         ("min_effect: -1", "line 2: min_effect: input should be greater than or equal to 0, not -1"),
         ("min_effect: .nan", "line 2: min_effect: input should be a finite number, not nan"),
         ("timeout_minutes: .inf", "line 2: timeout_minutes: input should be a finite number, not inf"),

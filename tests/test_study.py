@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from controller.clock import VirtualClock
-from controller.journal import Journal, SettingsChanged, StudyStarted, reading
+from controller.journal import Journal, ProgramChanged, SettingsChanged, StudyStarted, reading
 from controller.records import UserError
 from controller.study import choose_tag, open_study, preview_study
 from controller.workspace import find, open_directory
@@ -86,7 +86,8 @@ def test_the_budget_prices_and_the_prose_may_change_and_the_change_is_recorded_o
     (root / "program.md").write_text(text)
     for _ in range(2):
         open_study(find(root), journal, "mar5")
-    assert [type(event) for _, _, event in journal.events()] == [StudyStarted, SettingsChanged]
+    assert [type(event) for _, _, event in journal.events()] == [StudyStarted, ProgramChanged, SettingsChanged]
+    assert reading.program(journal, "mar5") == PROGRAM.strip(), "a wave is what the new one is recorded with"
     settings = reading.study_of(journal, "mar5").settings
     assert (settings["budget"]["hours"], settings["budget"]["usd"]) == (9, 5) and settings["prices"] == {"H100": 2.5}
 

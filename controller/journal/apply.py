@@ -19,6 +19,9 @@ from controller.journal.events import (
     ClusterSeen,
     ConfirmationPlanned,
     ExperimentAbandoned,
+    NoteAdded,
+    NoteRetired,
+    ProgramChanged,
     ProposerAnswered,
     ProposerAsked,
     RunStarted,
@@ -85,6 +88,35 @@ def _(event: SettingsChanged, db: sqlite3.Connection, study: str, at: float) -> 
 
 
 @apply.register
+def _(event: ProgramChanged, db: sqlite3.Connection, study: str, at: float) -> None:
+    number = _next(db, "programs", study)
+    row = {"study": study, "number": number, "at": at, "text": event.text, "changed": event.changed}
+    insert(db, "programs", [row])
+
+
+@apply.register
+def _(event: NoteAdded, db: sqlite3.Connection, study: str, at: float) -> None:
+    row = {
+        "study": study,
+        "number": _next(db, "notes", study),
+        "note": event.note,
+        "at": at,
+        "text": event.text,
+        "author": event.by,
+        "hint": event.hint,
+    }
+    insert(db, "notes", [row])
+
+
+@apply.register
+def _(event: NoteRetired, db: sqlite3.Connection, study: str, at: float) -> None:
+    db.execute(
+        "UPDATE notes SET retired = ? WHERE study = ? AND note = ? AND retired IS NULL",
+        (event.reason, study, event.note),
+    )
+
+
+@apply.register
 def _(event: WaveDesigned, db: sqlite3.Connection, study: str, at: float) -> None:
     wave = event.wave
     row = {
@@ -113,7 +145,12 @@ def _(event: WaveDesigned, db: sqlite3.Connection, study: str, at: float) -> Non
             "hypothesis": proposal.hypothesis,
             "factors": {factor.knob: factor.levels for factor in proposal.factors},
             "design": proposal.design.value,
+            "edited": int(proposal.edit is not None),
             "predicted": proposal.predicted,
+            "low": proposal.low,
+            "high": proposal.high,
+            "falsified_by": proposal.falsified_by,
+            "repairs": proposal.repairs,
         }
         for name, proposal in event.proposals.items()
     ]

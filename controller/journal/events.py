@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from controller.records import (
     Attempt,
+    Author,
     Candidate,
     Cluster,
     Decision,
@@ -43,6 +44,38 @@ class SettingsChanged:
 
     settings: Mapping[str, Any]
     kind: Literal["settings_changed"] = "settings_changed"
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramChanged:
+    """What program.md tells proposers, below its front matter; `changed` says how it differs from what it told before.
+
+    A study begins with one, where there is such a text.
+    """
+
+    text: str
+    changed: str = ""
+    kind: Literal["program_changed"] = "program_changed"
+
+
+@dataclass(frozen=True, slots=True)
+class NoteAdded:
+    """Proposers are shown a note from now on; `hint` is the file by which a person left it, if one did."""
+
+    note: str
+    text: str
+    by: Author
+    hint: str = ""
+    kind: Literal["note_added"] = "note_added"
+
+
+@dataclass(frozen=True, slots=True)
+class NoteRetired:
+    """They are shown it no longer, and why."""
+
+    note: str
+    reason: str
+    kind: Literal["note_retired"] = "note_retired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +169,19 @@ class ProposerAsked:
 
 @dataclass(frozen=True, slots=True)
 class ProposerAnswered:
-    """It answered, or failed; `usd` is what that did cost. Until this is known, it counts as the most it may cost."""
+    """It answered, or failed; `usd` is what that did cost. Until this is known, it counts as the most it may cost.
+
+    Less than nothing where an earlier answer, still on its way then, was held to cost more than it did. Of a language
+    `model` the tokens that were billed: read anew, written, stored in its cache, and read from that.
+    """
 
     call: int
     usd: float
+    model: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    stored_tokens: int = 0
+    cached_tokens: int = 0
     kind: Literal["proposer_answered"] = "proposer_answered"
 
 
@@ -209,6 +251,9 @@ class WaveEnded:
 Event = (
     StudyStarted
     | SettingsChanged
+    | ProgramChanged
+    | NoteAdded
+    | NoteRetired
     | RunStarted
     | RunStopped
     | WaveDesigned

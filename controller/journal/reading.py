@@ -12,10 +12,12 @@ from controller.records import (
     Attempt,
     Candidate,
     Decision,
+    Design,
     Experiment,
     Factor,
     Knobs,
     Label,
+    Note,
     Objection,
     Refusal,
     Role,
@@ -93,13 +95,24 @@ def totals(journal: Journal, tag: str) -> dict[str, int]:
     return {what: found.get(what, 0) for what in ("waves", "proposals", "candidates", "experiments", "attempts")}
 
 
+_CANDIDATES = "SELECT candidate, commit_id, parent, knobs, model, proposal, origin FROM candidates WHERE study = ?"
+
+
 def candidate(journal: Journal, tag: str, name: str) -> Candidate:
     """One candidate by id. Raises KeyError."""
-    columns = "candidate, commit_id, parent, knobs, model, proposal, origin"
-    query = f"SELECT {columns} FROM candidates WHERE study = ? AND candidate = ?"
-    row = journal.db.execute(query, (tag, name)).fetchone()
+    row = journal.db.execute(f"{_CANDIDATES} AND candidate = ?", (tag, name)).fetchone()
     if row is None:
         raise KeyError(name)
+    return _candidate(row)
+
+
+def candidates(journal: Journal, tag: str, wave: str) -> dict[str, Candidate]:
+    """Every candidate that an experiment of `wave` runs, the incumbent among them, by id."""
+    query = f"{_CANDIDATES} AND candidate IN (SELECT candidate FROM experiments WHERE study = ? AND wave = ?)"
+    return {row[0]: _candidate(row) for row in journal.db.execute(query, (tag, tag, wave))}
+
+
+def _candidate(row: tuple[Any, ...]) -> Candidate:
     return Candidate(row[0], row[1], row[2], knobs(row[3]), row[4], row[5], row[6])
 
 
@@ -179,11 +192,14 @@ def against(journal: Journal, tag: str, name: str) -> str:
     return str(row[0])
 
 
-def waves(journal: Journal, tag: str, *, ended: bool = False) -> list[str]:
-    """The study's waves: all in the order of their numbers, or those that have ended in the order in which they did."""
-    query = "SELECT wave FROM waves WHERE study = ?"
+def waves(journal: Journal, tag: str, *, ended: bool = False, after: int = 0) -> list[str]:
+    """The study's waves: all in the order of their numbers, or those that have ended in the order in which they did.
+
+    Only those whose number is larger than `after`.
+    """
+    query = "SELECT wave FROM waves WHERE study = ? AND number > ?"
     query += " AND state = 'ended' ORDER BY ended, number" if ended else " ORDER BY number"
-    return [name for (name,) in journal.db.execute(query, (tag,))]
+    return [name for (name,) in journal.db.execute(query, (tag, after))]
 
 
 def results_of(journal: Journal, tag: str, *, wave: str | None = None, name: str | None = None) -> list[Result]:
@@ -214,6 +230,38 @@ def results_of(journal: Journal, tag: str, *, wave: str | None = None, name: str
         )
         for row in journal.db.execute(f"{query} ORDER BY number", arguments)
     ]
+
+
+def latest(
+    journal: Journal, tag: str, limit: int, *, wave: str = "", candidate: str = "", status: str = ""
+) -> list[str]:
+    """The latest experiments of this wave, of this candidate and with this status, where given; the last one first.
+
+    The status `failed` is every label.
+    """
+    query = "SELECT experiment FROM experiments WHERE study = ?"
+    arguments: list[str | int] = [tag]
+    for column, value in (("wave", wave), ("candidate", candidate), ("status", "" if status == "failed" else status)):
+        if value:
+            query += f" AND {column} = ?"
+            arguments.append(value)
+    if status == "failed":
+        query += " AND status NOT IN ('queued', 'running', 'done')"
+    return [name for (name,) in journal.db.execute(f"{query} ORDER BY number DESC LIMIT ?", (*arguments, limit))]
+
+
+def metrics(journal: Journal, tag: str, experiment: str) -> dict[str, float]:
+    """All that was measured in the experiment."""
+    query = "SELECT metrics FROM experiments WHERE study = ? AND experiment = ?"
+    row = journal.db.execute(query, (tag, experiment)).fetchone()
+    return json.loads(row[0]) if row else {}
+
+
+def curve(journal: Journal, tag: str, experiment: str) -> tuple[tuple[float, float], ...]:
+    """The experiment's curve, as far as it was heard of."""
+    query = "SELECT curve FROM experiments WHERE study = ? AND experiment = ?"
+    row = journal.db.execute(query, (tag, experiment)).fetchone()
+    return tuple((point, loss) for point, loss in json.loads(row[0])) if row else ()
 
 
 def attempts(journal: Journal, tag: str, *, experiment: str | None = None, open_only: bool = False) -> list[Attempt]:
@@ -255,12 +303,14 @@ def last_failure(journal: Journal, tag: str) -> str | None:
 
 def decisions(journal: Journal, tag: str, *, wave: str | None = None, candidate: str | None = None) -> list[Decision]:
     """Decisions, oldest first: all, those of a wave, or those about a candidate."""
-    query = (
-        "SELECT body FROM decisions WHERE study = ? AND (? IS NULL OR wave = ?) AND (? IS NULL OR candidate = ?)"
-        " ORDER BY at, wave, candidate"
-    )
+    query = "SELECT body FROM decisions WHERE study = ?"
+    arguments = [tag]
+    for column, value in (("wave", wave), ("candidate", candidate)):
+        if value is not None:
+            query += f" AND {column} = ?"
+            arguments.append(value)
     found = []
-    for (body,) in journal.db.execute(query, (tag, wave, wave, candidate, candidate)):
+    for (body,) in journal.db.execute(f"{query} ORDER BY at, wave, candidate", arguments):
         fields = json.loads(body)
         fields["verdict"] = Verdict(fields["verdict"])
         for name in ("seeds", "scores", "control_scores"):
@@ -278,10 +328,48 @@ def decided_at(journal: Journal, tag: str, wave: str) -> float:
 def factors(journal: Journal, tag: str, wave: str) -> dict[str, tuple[Factor, ...]]:
     """The factors of each proposal of `wave`, by proposal id."""
     query = "SELECT proposal, factors FROM proposals WHERE study = ? AND wave = ? ORDER BY proposal"
-    return {
-        proposal: tuple(Factor(knob, tuple(map(_tuples, levels))) for knob, levels in json.loads(text).items())
-        for proposal, text in journal.db.execute(query, (tag, wave))
-    }
+    return {proposal: _factors(text) for proposal, text in journal.db.execute(query, (tag, wave))}
+
+
+def _factors(text: str) -> tuple[Factor, ...]:
+    return tuple(Factor(knob, tuple(map(_tuples, levels))) for knob, levels in json.loads(text).items())
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """A proposal as the tables have it; of an edit they know that there was one, its text is its candidates'."""
+
+    id: str
+    wave: str
+    name: str
+    hypothesis: str
+    factors: tuple[Factor, ...]
+    design: Design
+    edited: bool
+    predicted: float | None
+    low: float | None
+    high: float | None
+    falsified_by: str
+    repairs: str
+
+
+def proposals(journal: Journal, tag: str, wave: str) -> dict[str, Proposed]:
+    """The proposals of `wave`, by id."""
+    query = (
+        "SELECT proposal, wave, name, hypothesis, factors, design, edited, predicted, low, high, falsified_by, repairs"
+        " FROM proposals WHERE study = ? AND wave = ? ORDER BY proposal"
+    )
+    found = {}
+    for name, of, said, hypothesis, levels, design, edited, *rest in journal.db.execute(query, (tag, wave)):
+        found[name] = Proposed(name, of, said, hypothesis, _factors(levels), Design(design), bool(edited), *rest)
+    return found
+
+
+def proposed(journal: Journal, tag: str, name: str) -> Proposed | None:
+    """One proposal by id."""
+    query = "SELECT wave FROM proposals WHERE study = ? AND proposal = ?"
+    row = journal.db.execute(query, (tag, name)).fetchone()
+    return proposals(journal, tag, row[0])[name] if row else None
 
 
 def attempt_spans(journal: Journal, tag: str, wave: str) -> list[tuple[str, float, float, float]]:
@@ -430,6 +518,39 @@ def hypotheses(journal: Journal, tag: str, *, wave: str | None = None) -> dict[s
     """Name and hypothesis of each proposal, by proposal id."""
     query = "SELECT proposal, name, hypothesis FROM proposals WHERE study = ? AND (? IS NULL OR wave = ?)"
     return {row[0]: (row[1], row[2]) for row in journal.db.execute(query, (tag, wave, wave))}
+
+
+def notes(journal: Journal, tag: str, *, open_only: bool = True) -> list[Note]:
+    """The study's notes, oldest first."""
+    query = "SELECT note, text, author, retired FROM notes WHERE study = ?"
+    query += " AND retired IS NULL" if open_only else ""
+    return [Note(*row) for row in journal.db.execute(f"{query} ORDER BY number", (tag,))]
+
+
+def next_note(journal: Journal, tag: str) -> str:
+    """The id that the study's next note will have."""
+    query = "SELECT coalesce(max(number), 0) + 1 FROM notes WHERE study = ?"
+    return f"n{journal.db.execute(query, (tag,)).fetchone()[0]:04d}"
+
+
+def note_of_hint(journal: Journal, tag: str, hint: str) -> str | None:
+    """The note that a person's hint, the file of this name, has become."""
+    query = "SELECT note FROM notes WHERE study = ? AND hint = ? AND hint != ''"
+    row = journal.db.execute(query, (tag, hint)).fetchone()
+    return str(row[0]) if row else None
+
+
+def program(journal: Journal, tag: str) -> str:
+    """What program.md tells proposers, as last recorded."""
+    query = "SELECT text FROM programs WHERE study = ? ORDER BY number DESC LIMIT 1"
+    row = journal.db.execute(query, (tag,)).fetchone()
+    return str(row[0]) if row else ""
+
+
+def program_changes(journal: Journal, tag: str) -> list[tuple[float, str]]:
+    """(Unix seconds, what changed) of each time that program.md told proposers something new, oldest first."""
+    query = "SELECT at, changed FROM programs WHERE study = ? AND number > 1 ORDER BY number"
+    return [tuple(row) for row in journal.db.execute(query, (tag,))]
 
 
 def kept(journal: Journal, tag: str) -> list[tuple[str, str, str, float]]:

@@ -28,6 +28,28 @@ CREATE TABLE tallies (
     total INTEGER NOT NULL,
     PRIMARY KEY (study, what)
 ) WITHOUT ROWID;
+CREATE TABLE programs (
+    study   TEXT NOT NULL,
+    number  INTEGER NOT NULL,
+    at      REAL NOT NULL,
+    text    TEXT NOT NULL,
+    changed TEXT NOT NULL,
+    PRIMARY KEY (study, number)
+) WITHOUT ROWID;
+CREATE TABLE notes (
+    study   TEXT NOT NULL,
+    number  INTEGER NOT NULL,
+    note    TEXT NOT NULL,
+    at      REAL NOT NULL,
+    text    TEXT NOT NULL,
+    author  TEXT NOT NULL,
+    hint    TEXT NOT NULL,
+    retired TEXT,
+    PRIMARY KEY (study, number)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX notes_by_id ON notes (study, note);
+CREATE UNIQUE INDEX notes_by_hint ON notes (study, hint) WHERE hint != '';
+CREATE INDEX notes_open ON notes (study, number) WHERE retired IS NULL;
 CREATE TABLE runs (
     study   TEXT NOT NULL,
     number  INTEGER NOT NULL,
@@ -67,7 +89,12 @@ CREATE TABLE proposals (
     hypothesis TEXT NOT NULL,
     factors    TEXT NOT NULL,
     design     TEXT NOT NULL,
+    edited     INTEGER NOT NULL,
     predicted  REAL,
+    low        REAL,
+    high       REAL,
+    falsified_by TEXT NOT NULL,
+    repairs    TEXT NOT NULL,
     PRIMARY KEY (study, proposal)
 ) WITHOUT ROWID;
 CREATE INDEX proposals_by_wave ON proposals (study, wave);
@@ -173,6 +200,12 @@ CREATE TABLE decisions (
 """
 
 STATISTICS = {
+    "notes": {
+        "notes": "1000 1000 1",
+        "notes_by_id": "1000 1000 1",
+        "notes_by_hint": "100 100 1",
+        "notes_open": "20 20 1",
+    },
     "waves": {"waves": "1000 1000 1", "waves_by_number": "1000 1000 1", "waves_open": "3 3 1", "waves_kept": "9 9 1"},
     "proposals": {"proposals": "20000 20000 1", "proposals_by_wave": "20000 20000 20"},
     "refusals": {"refusals_by_wave": "10000 10000 10"},
@@ -200,6 +233,8 @@ Knowing nothing it takes a study for ten rows, and reads them all where an index
 TABLES = (
     "studies",
     "tallies",
+    "programs",
+    "notes",
     "runs",
     "waves",
     "proposals",

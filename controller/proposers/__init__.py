@@ -2,6 +2,16 @@
 
 from controller.proposers.doe import Doe
 from controller.proposers.person import Person
-from controller.proposers.protocol import Context, Observation, PastDesign, PastWave, Proposer
+from controller.proposers.protocol import Context, Jotting, Notetaker, Observation, PastDesign, PastWave, Proposer
 
-__all__ = ["Context", "Doe", "Observation", "PastDesign", "PastWave", "Person", "Proposer"]
+__all__ = [
+    "Context",
+    "Doe",
+    "Jotting",
+    "Notetaker",
+    "Observation",
+    "PastDesign",
+    "PastWave",
+    "Person",
+    "Proposer",
+]

@@ -23,6 +23,8 @@ from controller.journal import (
     Event,
     ExperimentAbandoned,
     Journal,
+    NoteAdded,
+    NoteRetired,
     ProposerAnswered,
     RunStarted,
     RunStopped,
@@ -35,7 +37,18 @@ from controller.journal import (
 from controller.journal.events import decode, encode
 from controller.journal.lock import is_locked
 from controller.journal.schema import TABLES
-from controller.records import Attempt, Candidate, Cluster, Label, Outcome, UserError, Wave
+from controller.records import (
+    Attempt,
+    Candidate,
+    Cluster,
+    Design,
+    Factor,
+    Label,
+    Note,
+    Outcome,
+    UserError,
+    Wave,
+)
 
 TAG = "mar5"
 
@@ -164,6 +177,64 @@ def test_a_call_without_an_answer_counts_as_the_most_that_it_may_have_cost(full:
     full.record(TAG, ProposerAnswered(2, 0.25))
     assert reading.llm_usd(full, TAG) == 0.75
     assert (reading.calls(full, "another"), reading.llm_usd(full, "another")) == (0, 0.0)
+
+
+def test_a_proposal_comes_back_with_what_it_predicted_and_what_would_show_it_wrong(full: Journal) -> None:
+    found = reading.proposals(full, TAG, "w01")
+    first, second = found["p0001"], found["p0002"]
+    assert (first.name, first.wave, first.factors, first.edited) == (
+        "faster",
+        "w01",
+        (Factor("RATE", (0.3, 0.5)), Factor("WIDTH", (4, 8))),
+        False,
+    )
+    assert (first.predicted, first.low, first.high, first.falsified_by, first.repairs) == (-0.01, None, None, "", "")
+    assert (second.design, second.edited, second.predicted, second.low, second.high) == (
+        Design.SWEEP,
+        True,
+        -0.02,
+        -0.03,
+        0.0,
+    )
+    assert (second.falsified_by, second.repairs) == ("no change at all", "c0009")
+    assert reading.proposals(full, TAG, "w02") == reading.proposals(full, "another", "w01") == {}
+
+
+def test_notes_are_open_until_they_are_retired(full: Journal) -> None:
+    agents = Note("n0001", "deeper is slower", "agent", "it was noise")
+    hint = Note("n0002", "try “less” decay", "person")
+    assert reading.notes(full, TAG) == [hint]
+    assert reading.notes(full, TAG, open_only=False) == [agents, hint]
+    assert reading.next_note(full, TAG) == "n0003" and reading.next_note(full, "another") == "n0001"
+    assert reading.note_of_hint(full, TAG, "mar5.1800000000.000000.77.json") == "n0002"
+    assert reading.note_of_hint(full, TAG, "another.json") is reading.note_of_hint(full, TAG, "") is None
+    full.record(TAG, NoteRetired("n0001", "said twice"), NoteRetired("n0009", "nobody's"))
+    assert reading.notes(full, TAG, open_only=False) == [agents, hint]
+    for bad in (
+        NoteAdded("n0002", "the same id", "agent"),
+        NoteAdded("n0003", "again", "person", hint="mar5.1800000000.000000.77.json"),
+    ):
+        with pytest.raises(sqlite3.IntegrityError):
+            full.record(TAG, bad)
+
+
+def test_the_program_is_the_last_that_was_recorded_and_its_changes_are_known(full: Journal) -> None:
+    assert reading.program(full, TAG) == "Make it faster.\nAnd “smaller”."
+    ((at, changed),) = reading.program_changes(full, TAG)
+    assert changed == "1 line added" and reading.study_of(full, TAG).started < at < reading.last_at(full, TAG)
+    assert (reading.program(full, "another"), reading.program_changes(full, "another")) == ("", [])
+
+
+def test_the_candidates_of_a_wave_are_those_that_its_experiments_run(full: Journal) -> None:
+    found = reading.candidates(full, TAG, "w01")
+    assert sorted(found) == ["c0000", "c0001", "c0002", "c0003", "c0004"]
+    assert all(found[name] == reading.candidate(full, TAG, name) for name in found)
+    assert reading.candidates(full, TAG, "w02") == {}
+
+
+def test_only_waves_after_a_number_are_asked_for(full: Journal) -> None:
+    assert reading.waves(full, TAG, ended=True, after=0) == reading.waves(full, TAG, after=0) == ["w01"]
+    assert reading.waves(full, TAG, ended=True, after=1) == reading.waves(full, TAG, after=1) == []
 
 
 def test_the_decision_to_end_an_attempt_is_remembered_with_it(full: Journal) -> None:
