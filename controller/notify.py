@@ -96,7 +96,7 @@ class Notifier:
 
     def tell(self, title: str, text: str) -> None:
         """Have `title` and `text` sent to every service. Returns at once; never raises."""
-        message = (harmless(one_line(title[:TITLE_LENGTH])), harmless(_cut(printable(text[: TEXT_LENGTH + 1]))))
+        message = (_harmless(one_line(title[:TITLE_LENGTH])), _harmless(_cut(printable(text[: TEXT_LENGTH + 1]))))
         with self._changed:
             if self._closing:
                 return
@@ -146,6 +146,6 @@ def _cut(text: str) -> str:
     return text if len(text) <= TEXT_LENGTH else f"{text[: TEXT_LENGTH - 1]}…"
 
 
-def harmless(text: str) -> str:
+def _harmless(text: str) -> str:
     """With an @ that looks like one and calls nobody: `@everyone` in a quoted hypothesis would wake a whole team."""
     return text.replace("@", "＠")

@@ -273,6 +273,7 @@ def _data(text: str, most: int = LINE) -> str:
 
 
 def harmless(text: str) -> str:
+    """What others wrote, less what would end a fence around it, and what looks like a key."""
     for pattern, instead in _SECRETS:
         text = pattern.sub(instead, text)
     return text.replace("`", "'").replace("~~~", "---")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from controller.proposers.brief import harmless as harmless
+from controller.proposers.brief import harmless
 from controller.text import printable
 
 LINE = 400
