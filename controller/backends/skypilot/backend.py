@@ -165,8 +165,10 @@ class SkyPilot:
     async def owned(self, study: str) -> set[str]:
         mine = await self._fleet.mine()
         await self._settled(mine)
-        await asyncio.gather(*(self._adopt(record, study) for record in mine.values() if record.is_up))
-        return {flight.attempt for flight in self._flights.values() if _study_of(flight.attempt) == study}
+        adopted = await asyncio.gather(*(self._adopt(record, study) for record in mine.values() if record.is_up))
+        # What has ended since it was adopted waits to be collected like the others.
+        flying = {flight.attempt for flight in self._flights.values() if _study_of(flight.attempt) == study}
+        return flying.union(*adopted)
 
     async def release(self, clusters: Iterable[str]) -> None:
         names = list(clusters)
@@ -303,17 +305,21 @@ class SkyPilot:
 
     # Adopting
 
-    async def _adopt(self, record: Record, study: str) -> None:
+    async def _adopt(self, record: Record, study: str) -> set[str]:
+        """Take up what is on a cluster of `study`, and has not been discarded."""
         try:
             jobs = await asked(self._sdk, record.name, self._sdk.jobs(record.name))
         except Gone as error:
             await self._lost(record.name, str(error))
-            return
+            return set()
         self._records.setdefault(record.name, record)
+        found = set()
         for job in _first_of_each(jobs):
-            known = job.name in self._flights or job.name in self._over
-            if _study_of(job.name) == study and not known and not (self._attempts / job.name / DISCARDED).exists():
-                self._fly(_Flight(job.name, record.name, job.number))
+            if _study_of(job.name) == study and not (self._attempts / job.name / DISCARDED).exists():
+                found.add(job.name)
+                if job.name not in self._flights and job.name not in self._over:
+                    self._fly(_Flight(job.name, record.name, job.number))
+        return found
 
     def _tell(self, event: BackendEvent) -> None:
         self._told.put_nowait(event)

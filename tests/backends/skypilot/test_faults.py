@@ -11,6 +11,7 @@ import pytest
 
 from controller.backends import Ended, Started, Unreachable, Vanished
 from controller.backends.skypilot import Record, SkyPilot
+from controller.backends.skypilot.sdk import Job
 from controller.backends.skypilot.trouble import Trouble
 from controller.harness.fingerprint import fingerprint
 from controller.records import Attempt, Label, Outcome
@@ -502,6 +503,30 @@ async def test_a_submission_that_a_dead_controller_had_in_flight_is_waited_for_a
         assert report_of(await ear.until(Ended, one.id))["status"] == "done"
     assert sorted(ear.ends()) == [running.id, coming.id] and diary.text == "+-"
     assert [job.name for job in world.clusters[B].jobs] == [coming.id]
+
+
+async def test_what_ends_while_a_later_controller_still_looks_for_others_is_its_own(
+    world: World, backend: SkyPilot, open_backend: Opener, gate: str
+) -> None:
+    """Found on real clusters: the answer of a slow one came after the result of what ran on another."""
+    ready(world, backend, A, B)
+    one = attempt(1, A)
+    await backend.submit(A, one, Plan(gate=gate).bundle())
+    await Follower(backend).until(Started, one.id)
+    die(backend)
+    later = open_backend()
+    look = later._sdk.jobs
+
+    async def jobs(cluster: str) -> list[Job]:
+        if cluster == B:
+            await until(lambda: one.id in later._flights)
+            open_gate(gate)
+            await until(lambda: one.id in later._over)
+        return await look(cluster)
+
+    later._sdk.jobs = jobs  # type: ignore[method-assign]
+    assert await later.owned("study") == {one.id}
+    assert report_of(await Follower(later).until(Ended, one.id))["status"] == "done"
 
 
 async def test_a_submission_that_an_interrupted_controller_broke_off_is_adopted_too(
