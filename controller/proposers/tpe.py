@@ -18,10 +18,9 @@ file's assertions. The same study gets the same proposals.
 from __future__ import annotations
 
 import ast
-import asyncio
 import random
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -147,8 +146,15 @@ class Optuna:
             if factors and draft.takes(Design.FULL, factors):
                 draft.add(_proposal(factors, draft.present, scored))
                 misses = 0
-            await asyncio.sleep(0)  # Large waves take seconds, in which the clusters are to be looked after.
+            await _Turn()  # Large waves take seconds, in which the clusters are to be looked after.
         return draft.proposals
+
+
+class _Turn:
+    """Lets everything else that waits for its turn have it."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
 
 
 def axes(context: Context, present: Knobs) -> list[Axis]:
