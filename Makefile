@@ -22,8 +22,10 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 # Against a real SkyPilot on a real Slurm, on this machine (tests/rig/up); a machine that cannot have one says why.
+# SKY=tests/sky/test_study.py takes a part of it.
+SKY ?= tests/sky
 test-sky: $(STAMP)
-	$(call in_the_rig,$(BIN)/python -m pytest tests/sky -q -p no:cacheprovider -n 2 --dist loadfile)
+	$(call in_the_rig,$(BIN)/python -m pytest $(SKY) -q -p no:cacheprovider -n 2 --dist loadfile)
 
 bench-sky: $(STAMP)
 	$(call in_the_rig,$(BIN)/python bench/skypilot.py)
