@@ -25,7 +25,7 @@ test: $(STAMP)
 # SKY=tests/sky/test_study.py takes a part of it.
 SKY ?= tests/sky
 test-sky: $(STAMP)
-	$(call in_the_rig,$(BIN)/python -m pytest $(SKY) -q -p no:cacheprovider -n 2 --dist loadfile)
+	$(call in_the_rig,$(BIN)/python -m pytest $(SKY) -q -p no:cacheprovider)
 
 bench-sky: $(STAMP)
 	$(call in_the_rig,$(BIN)/python bench/skypilot.py)
