@@ -109,9 +109,9 @@ def shares(fleet: Mapping[str, int], clusters: int) -> dict[str, int]:
     return found
 
 
-def _canary_of(name: str) -> str:
-    """What the canary of a cluster is called."""
-    return f"{name}-{CANARY}"
+def _canary_of(claim: Claim) -> str:
+    """What the canary of a cluster is called: files of an earlier cluster of its name may still be there (on Slurm)."""
+    return f"{claim.name}-{CANARY}-{claim.nonce[:8]}"
 
 
 class Provisioner:
@@ -236,8 +236,9 @@ class Provisioner:
         self._leaving.add(name)
         try:
             await self._sdk.down(name)
+            if (claim := self.claims.get(name)) is not None:
+                forgotten(self._scratch, _canary_of(claim))
             self.claims.drop(name)
-            forgotten(self._scratch, _canary_of(name))
         finally:
             self._leaving.discard(name)
 
@@ -247,8 +248,9 @@ class Provisioner:
 
     async def _launched(self, name: str, accelerator: str | None, fleet: Fleet) -> Record:
         """A new cluster, ready. Raises Refused, Gone or SetAside."""
-        canary = Attempt(_canary_of(name), CANARY, name, self._clock.token())
-        self.claims.put(Claim(name, fleet.study, canary.nonce))
+        claim = Claim(name, fleet.study, self._clock.token())
+        canary = Attempt(_canary_of(claim), CANARY, name, claim.nonce)
+        self.claims.put(claim)
         self._launching.add(name)
         may_be_slurm = self.plan.may_be_slurm
         try:
@@ -339,7 +341,7 @@ class Provisioner:
         assert claim is not None
         self.claims.remember(fleet.study, canary)
         self.claims.put(replace(claim, passed=True))
-        forgotten(self._scratch, _canary_of(name))
+        forgotten(self._scratch, _canary_of(claim))
         return record
 
     async def _record(self, name: str) -> Record:

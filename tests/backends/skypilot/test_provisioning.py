@@ -16,6 +16,7 @@ from controller.backends import Awaited, Ended, Fleet, Vanished
 from controller.backends.skypilot import SkyPilot
 from controller.backends.skypilot.claims import LABEL, Claim
 from controller.backends.skypilot.parcel import SCRIPTS
+from controller.backends.skypilot.provisioning import _canary_of
 from controller.records import NothingRan
 from tests.backends.skypilot.double import (
     ApiServerConnectionError,
@@ -620,3 +621,9 @@ print("val_bpb: 1")
 
 async def up(backend: SkyPilot, study: str = "study") -> list[str]:
     return [cluster.name for cluster in await backend.up(study)]
+
+
+def test_two_clusters_of_one_name_have_canaries_of_two() -> None:
+    """On Slurm the files of a lost cluster are still there when another takes its name."""
+    first, second = (_canary_of(Claim("autoresearch-mar5-03", "mar5", nonce * 32)) for nonce in "ab")
+    assert first != second and first.startswith("autoresearch-mar5-03-canary-")
