@@ -7,16 +7,14 @@ the new incumbent.
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from controller.clock import Clock
-from controller.edits import SourceError, model_digest, read_knobs, refusal, set_knobs
+from controller.edits import model_digest, refusal
+from controller.edits.transplant import changed_knobs, transplanted
 from controller.journal import reading
 from controller.keep import untrailered
-from controller.records import Candidate, Knobs, Tier, UserError, Wave
+from controller.records import Candidate, Tier, Wave
 from controller.repo import Draft
 from controller.study import Study
 from controller.text import describe
@@ -36,7 +34,7 @@ def rebased(study: Study, wave: Wave, arms: Sequence[str], clock: Clock) -> tupl
     found: list[tuple[Candidate, str]] = []
     for arm in arms:
         old = reading.candidate(journal, tag, arm)
-        text = _on_top(base, workspace.source(old.commit), tip, old.knobs)
+        text = transplanted(base, workspace.source(old.commit), tip)
         if text is None or refusal(text, tip, {}, tiers) is not None:
             continue
         digest = model_digest(text)
@@ -56,45 +54,3 @@ def rebased(study: Study, wave: Wave, arms: Sequence[str], clock: Clock) -> tupl
         Candidate(name, commit, one.parent, one.knobs, one.model, one.proposal, one.origin)
         for name, commit, (one, _) in zip(names, commits, found, strict=True)
     )
-
-
-def changed_knobs(text: str, incumbent: str) -> Knobs:
-    """The knobs of `text` that the incumbent's file lacks or has otherwise."""
-    present = read_knobs(incumbent)
-    return {
-        knob: value
-        for knob, value in read_knobs(text).items()
-        if knob not in present or repr(present[knob]) != repr(value)
-    }
-
-
-def _on_top(base: str, changed: str, tip: str, knobs: Knobs) -> str | None:
-    """What made `base` into `changed`, done to `tip`; None where that can't be."""
-    present = read_knobs(base)
-    own = {knob: value for knob, value in knobs.items() if knob in present}
-    try:
-        if len(own) == len(knobs) and set_knobs(base, own) == changed:
-            return set_knobs(tip, own)
-        # Knobs stand close together: as text, the change of one would be in conflict with that of its neighbour.
-        before = {knob: present[knob] for knob in own}
-        base, changed = set_knobs(base, before), set_knobs(changed, before)
-    except (SourceError, UserError, ValueError):
-        own = {}  # The tip no longer has them, or they hold another kind of value.
-    merged = _merged(base, changed, tip)
-    try:
-        return None if merged is None else set_knobs(merged, own)
-    except (SourceError, UserError, ValueError):
-        return None
-
-
-def _merged(base: str, changed: str, tip: str) -> str | None:
-    """What made `base` into `changed`, done to the text of `tip`; None where lines of both were changed."""
-    with tempfile.TemporaryDirectory() as scratch:
-        files = [Path(scratch, name) for name in ("tip", "base", "changed")]
-        for file, text in zip(files, (tip, base, changed), strict=True):
-            file.write_bytes(text.encode("utf-8", errors="surrogateescape"))
-        # With `-p` the merge goes to the output, and no repository is asked.
-        done = subprocess.run(
-            ["git", "merge-file", "-p", "--quiet", *map(str, files)], cwd=scratch, capture_output=True, check=False
-        )
-    return done.stdout.decode("utf-8", errors="surrogateescape") if done.returncode == 0 else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from controller.proposers.archive import Archive
 from controller.proposers.protocol import Context, Jotting
-from controller.proposers.vetting import NAME, Objected, read, refusal, vet
+from controller.proposers.vetting import NAME, Intake, Objected, read, refusal
 from controller.records import Objection, Proposal, Refusal, UserError
 from controller.text import clip, printable
 
@@ -127,13 +127,9 @@ class Desk:
     """Serves the tools in one dialogue, and keeps what comes of it."""
 
     def __init__(self, context: Context, room: int, archive: Archive, tiers: Sequence[Sequence[str]] = ()) -> None:
-        self.accepted: list[Proposal] = []
         self.jottings: list[Jotting] = []
         self._context = context
-        self._room = room
-        self._left = room
-        self._tiers = tiers
-        self._taken: dict[str, str] = {}
+        self._intake = Intake(context, room, tiers)
         self._refused: dict[str, Refusal] = {}
         self._tries: dict[str, int] = {}
         self._looked_up: set[str] = set()
@@ -156,9 +152,14 @@ class Desk:
         }
 
     @property
+    def accepted(self) -> list[Proposal]:
+        """What was proposed and may run."""
+        return self._intake.accepted
+
+    @property
     def full(self) -> bool:
         """Whether the wave has all the cells it has room for."""
-        return self._left <= 0
+        return not self._intake.left
 
     @property
     def hopeless(self) -> bool:
@@ -175,12 +176,12 @@ class Desk:
         serve = self._tools.get(tool)
         if serve is None:
             return f"there is no tool {clip(tool, 40)}; there are {', '.join(self._tools)}", True
-        if tool not in ("propose", "add_note", "retire_note"):
-            asked = f"{tool} {json.dumps(said, sort_keys=True, default=str)}"
-            if asked in self._looked_up:
-                return "you have looked this up already: it stands above, and has not changed", True
-            self._looked_up.add(asked)
         try:
+            if tool not in ("propose", "add_note", "retire_note"):
+                asked = f"{tool} {json.dumps(said, sort_keys=True, default=str)}"
+                if asked in self._looked_up:
+                    return "you have looked this up already: it stands above, and has not changed", True
+                self._looked_up.add(asked)
             return serve(said), False
         except UserError as error:
             return clip(str(error), MOST_TOLD), True
@@ -195,8 +196,11 @@ class Desk:
         lines = [self._take(one) for one in proposals[:MOST_PROPOSALS]]
         if len(proposals) > MOST_PROPOSALS:
             lines.append(f"only the first {MOST_PROPOSALS} were looked at: send fewer at once")
-        rest = f"there is room for about {self._left} more cells" if self._left > 0 else "the wave is full: end here"
-        return "\n".join([*lines, f"{len(self.accepted)} proposals are accepted; {rest}"])
+        accepted = len(self.accepted)
+        taken = "1 proposal is accepted" if accepted == 1 else f"{accepted} proposals are accepted"
+        left = self._intake.left
+        rest = f"there is room for about {left} more cells" if left else "the wave is full: end here"
+        return "\n".join([*lines, f"{taken}; {rest}"])
 
     def _take(self, said: object) -> str:
         named = said.get("name") if isinstance(said, Mapping) else None
@@ -206,17 +210,11 @@ class Desk:
                 return f"{name}: it was dropped; propose something else under another name"
             if any(one.name == name for one in self.accepted):
                 return f"{name}: a proposal of this name is accepted already; give another one another name"
-            vetted = vet(read(said, self._context), self._context, self._taken, self._tiers)
-            cells = len(vetted.models)
-            # About as many as there is room for: a design has the size it has.
-            if self._left <= 0 or cells > self._left + self._room // 4:
-                raise Objected(f"it has {cells} cells, and there is room for about {max(self._left, 0)} more")
+            vetted = self._intake.take(read(said, self._context))
         except Objected as error:
             return self._refuse(name, said, error)
-        self._left -= cells
-        self._taken.update(dict.fromkeys(vetted.models, f"a cell of your proposal {name!r}"))
-        self.accepted.append(vetted.proposal)
         self._refused.pop(name, None)
+        cells = len(vetted.models)
         out = f"; these of it will not run: {'; '.join(vetted.left_out)}" if vetted.left_out else ""
         return f"{name}: accepted, {cells} cell{'s' * (cells != 1)}{_printed(out)}"
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import unified_diff
-from math import isfinite, prod
+from math import prod
+from sys import float_info
 from typing import Any
 
 from controller.designs import cells
 from controller.edits import SourceError, fit, model_digest, patch, preflight, read_knobs, set_knobs
+from controller.edits.transplant import transplanted
 from controller.proposers.protocol import Context
 from controller.records import Design, Factor, Objection, Proposal, Refusal, UserError, Value
 from controller.text import clip, describe
@@ -19,6 +20,8 @@ MOST_CELLS = 512
 """Cells of one proposal, before they are even counted against the room."""
 MOST_TOLD = 4
 """Cells of a proposal whose refusal is told."""
+MOST_NESTED = 4
+"""Lists in lists, in a level."""
 
 
 class Objected(Exception):
@@ -38,36 +41,62 @@ class Vetted:
     left_out: tuple[str, ...] = ()
 
 
-def read(said: object, context: Context) -> Proposal:
+class Intake:
+    """Takes the proposals of one answer, one after another, as far as there is room for their cells.
+
+    `tiers` are the accelerators of each tier.
+    """
+
+    def __init__(self, context: Context, room: int, tiers: Sequence[Sequence[str]] = ()) -> None:
+        self.accepted: list[Proposal] = []
+        self._context = context
+        self._room = room
+        self._tiers = tiers
+        self._taken: dict[str, str] = {}
+
+    @property
+    def left(self) -> int:
+        """Cells that there is still room for."""
+        return max(self._room - len(self._taken), 0)
+
+    def take(self, proposal: Proposal) -> Vetted:
+        """Accept it, with what of it will run. Raises Objected as `vet` does, and where there is no room for it."""
+        vetted = vet(proposal, self._context, self._taken, self._tiers)
+        cells = len(vetted.models)
+        # About as many as there is room for: a design has the size it has.
+        if not self.left or len(self._taken) + cells > self._room + self._room // 4:
+            raise Objected(f"it has {cells} cells, and there is room for about {self.left} more")
+        self._taken |= dict.fromkeys(vetted.models, f"a cell of your proposal {proposal.name!r}")
+        self.accepted.append(proposal)
+        return vetted
+
+
+def read(said: object, context: Context, edited: str | None = None) -> Proposal:
     """The proposal that an agent's JSON object says, its edit made and its levels as the file would hold them.
 
-    Raises Objected for one that says nothing, or what cannot be done.
+    `edited` is the file where the agent has edited it by itself; an edit in the object counts for nothing then. Raises
+    Objected for an object that says nothing, or what cannot be done.
     """
     if not isinstance(said, Mapping):
         raise Objected("a proposal is an object with name, hypothesis, edit and factors")
     name, hypothesis = _text(said, "name", NAME), _text(said, "hypothesis", SENTENCE)
     if not name or not hypothesis:
         raise Objected("a proposal needs a name and a hypothesis")
-    edit = said.get("edit") or ""
-    if not isinstance(edit, str):
-        raise Objected(f"the edit must be a text: {patch.FORMS}; or empty, to only set knobs")
-    edited = _edited(edit, context) if edit.strip() else context.source
-    factors = _factors(said.get("factors") or {}, edited)
-    if not edit.strip() and not factors:
+    edited = _edited(said, context) if edited is None else edited
+    factors = _factors(said.get("factors") or {}, context.source if edited is None else edited)
+    if edited is None and not factors:
         raise Objected("it changes nothing: give an edit, or factors, or both", Objection.NO_OP)
     predicted, low, high = (_number(said, key) for key in ("predicted", "low", "high"))
     if low is not None and high is not None and low > high:
         low, high = high, low
-    if predicted is not None and not (low if low is not None else predicted) <= predicted <= (
-        high if high is not None else predicted
-    ):
+    if predicted is not None and ((low is not None and predicted < low) or (high is not None and predicted > high)):
         raise Objected(f"the interval from {low} to {high} does not hold the predicted change of {predicted}")
     return Proposal(
         name,
         hypothesis,
         factors,
-        _design(said.get("design") or Design.FULL.value),
-        edited if edit.strip() else None,
+        _design(_text(said, "design", NAME)),
+        edited,
         predicted,
         low,
         high,
@@ -136,14 +165,14 @@ def usable(proposals: Sequence[Proposal], context: Context) -> tuple[list[Propos
 def moved(proposal: Proposal, before: str, context: Context) -> Proposal:
     """A proposal that was made for the file `before`, for the incumbent's as it is now. Raises Objected.
 
-    Its edit is made anew, as a diff whose lines must still be there.
+    Its edit is made anew, if none of the lines it changes has changed since.
     """
     if proposal.edit is None or before == context.source:
         return proposal
-    old, new = (text.removesuffix("\n").split("\n") for text in (before, proposal.edit))
-    lines = unified_diff(old, new, "before", "after", lineterm="")
+    edited = transplanted(before, proposal.edit, context.source)
+    if edited is None:
+        raise Objected("the incumbent has changed since it was proposed, and in the same lines; propose it anew")
     try:
-        edited = patch.apply(context.source, "\n".join(lines))
         patch.check(context.source, edited, context.evaluated)
     except patch.PatchError as error:
         raise Objected(f"the incumbent has changed since it was proposed: {error.sentence}", error.label) from None
@@ -169,7 +198,12 @@ def _objection(
     return None
 
 
-def _edited(edit: str, context: Context) -> str:
+def _edited(said: Mapping[Any, Any], context: Context) -> str | None:
+    edit = said.get("edit") or ""
+    if not isinstance(edit, str):
+        raise Objected(f"the edit must be a text: {patch.FORMS}; or empty, to only set knobs")
+    if not edit.strip():
+        return None
     try:
         edited = patch.apply(context.source, edit)
         patch.check(context.source, edited, context.evaluated)
@@ -196,19 +230,22 @@ def _factors(said: object, source: str) -> tuple[Factor, ...]:
     return tuple(found)
 
 
-def _value(said: Any) -> Value:
-    if isinstance(said, list):
-        return tuple(_value(part) for part in said)
+def _value(said: Any, depth: int = 0) -> Value:
+    if isinstance(said, list) and depth < MOST_NESTED:
+        return tuple(_value(part, depth + 1) for part in said)
     if said is None or isinstance(said, bool | int | float | str):
         return said
-    raise Objected("a level is a number, a string, true, false, or a list of these, which becomes a tuple")
+    raise Objected(
+        "a level is a number, a string, true, false, or a list of these, which becomes a tuple; lists in lists are"
+        f" {MOST_NESTED} deep at most"
+    )
 
 
-def _design(said: object) -> Design:
+def _design(said: str) -> Design:
     try:
-        return Design(str(said))
+        return Design(said or Design.FULL)
     except ValueError:
-        raise Objected(f"there is no design {clip(str(said), NAME)}: there are {', '.join(Design)}") from None
+        raise Objected(f"there is no design {said}: there are {', '.join(Design)}") from None
 
 
 def _repaired(name: str, context: Context) -> str:
@@ -233,6 +270,7 @@ def _number(said: Mapping[Any, Any], key: str) -> float | None:
     found = said.get(key)
     if found is None:
         return None
-    if isinstance(found, bool) or not isinstance(found, int | float) or not isfinite(found):
+    # Not isfinite, of which a whole number may be too large to be asked.
+    if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) <= float_info.max:
         raise Objected(f"{key} must be a finite number: a change of the metric")
     return float(found)

@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ import pytest
 from controller.clock import VirtualClock
 from controller.edits import model_digest, set_knobs
 from controller.journal import reading
-from controller.proposers import Context, command
-from controller.proposers.command import BRIEF, PROPOSAL, Command, Limits
-from controller.records import Design, Factor, NothingRan, Objection, Proposal
+from controller.proposers import Context, agent_process, command
+from controller.proposers.agent_process import Limits
+from controller.proposers.answer import BRIEF, PROPOSAL
+from controller.proposers.command import Command
+from controller.records import Design, Factor, NothingRan, Objection, Proposal, UserError
 from controller.wave import Request, begin, design
 from tests.foreign import PREPARE, TRAIN, workspace
 from tests.processes import alive_with, wait_for_the_end_of
@@ -75,8 +78,15 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def started(*words: str, env: dict[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(words, env=env, start_new_session=True)
+@contextmanager
+def stray(environment: dict[str, str]) -> Iterator[int]:
+    """A process with that environment, which it has by now: before it says something its own may still be empty."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(["cat"], env=environment, start_new_session=True, bufsize=0, **pipes) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"begun\n")
+        assert process.stdout.readline() == b"begun\n"
+        yield process.pid
 
 
 async def test_what_a_command_edits_is_the_edit_and_what_it_writes_says_what_for(
@@ -168,6 +178,7 @@ async def test_answers_of_every_shape(script: str, edits: list[bool], named: lis
 
 
 DEEP = "[" * 100_000
+NESTED = "[" * 900 + "1" + "]" * 900
 REFUSED = [
     ("exit 3", "it ended with exit code 3", Objection.EDIT),
     (f"{FASTER}; exit 1", "it ended with exit code 1", Objection.EDIT),
@@ -189,6 +200,11 @@ REFUSED = [
     ("echo '# a remark' >> train.py", "it is the same model as the incumbent", Objection.NO_OP),
     ("sed -i 's/^WIDTH = 4/WIDTH = -4/' train.py", "it fails its own assertion: WIDTH must", Objection.ASSERTION),
     ("echo 'x = 1' > tricks.py; sed -i '1a from tricks import x' train.py", "names tricks.py", Objection.EDIT),
+    (
+        "mkdir -p my/own; touch my/own/__init__.py; sed -i '1a import my.own as mine' train.py",
+        "train.py names my/own/__init__.py, a new file, which stays behind",
+        Objection.EDIT,
+    ),
     ("true", "it changed nothing and proposed nothing", Objection.NO_OP),
     (says("[]"), "it changed nothing and proposed nothing", Objection.NO_OP),
     (says({"name": "a", "hypothesis": "b"}), "it changes nothing", Objection.NO_OP),
@@ -200,6 +216,7 @@ REFUSED = [
     (f'ln -s /etc/passwd "${PROPOSAL}"', "is not one of 1000000 bytes at most", Objection.EDIT),
     (f'mkfifo "${PROPOSAL}"', "is not one of 1000000 bytes at most", Objection.EDIT),
     (f'printf "\\xff" > "${PROPOSAL}"', "is no JSON", Objection.EDIT),
+    (says([{}] * 101), "holds 101 ideas, more than 100", Objection.EDIT),
     (says(7), "a proposal is an object", Objection.EDIT),
     (says({"name": 7, "hypothesis": "b"}), "name must be a text", Objection.EDIT),
     (says({"name": "a", "hypothesis": "b", "factors": [1]}), "factors are an object", Objection.EDIT),
@@ -213,7 +230,7 @@ REFUSED = [
     ),
     (
         says({"name": "a", "hypothesis": "b", "factors": {"RATE": [*range(1, 21)]}}),
-        "it has 20 cells, and there is room for 12",
+        "it has 20 cells, and there is room for about 12 more",
         Objection.EDIT,
     ),
     (
@@ -223,9 +240,10 @@ REFUSED = [
     ),
     (
         says('{"name": "a", "hypothesis": "b", "predicted": 1' + "0" * 400 + ', "factors": {"RATE": [1]}}'),
-        "a number in it is too large",
+        "predicted must be a finite number",
         Objection.EDIT,
     ),
+    (says('{"name": "a", "hypothesis": "b", "factors": {"RATE": [' + NESTED + "]}}"), "a level is", Objection.EDIT),
 ]
 
 
@@ -264,7 +282,7 @@ async def test_one_model_is_proposed_once_and_none_that_was_tried(make: Make, on
     proposer = make(says(ideas))
     assert [one.name for one in await proposer.propose(replace(CONTEXT, models=tried), 12)] == ["a"]
     duplicate, known = proposer.refusals()
-    assert "the same model as another of this answer" in duplicate.reason and "c0007" in known.reason
+    assert "the same model as a cell of your proposal 'a'" in duplicate.reason and "c0007" in known.reason
     assert duplicate.label is known.label is Objection.DUPLICATE
 
 
@@ -321,6 +339,12 @@ async def test_nobody_that_it_started_outlives_it(make: Make) -> None:
     assert alive_with(marker) == {}
 
 
+async def test_without_bash_it_is_said_what_is_missing(tmp_path: Path) -> None:
+    nowhere = {PROPOSAL: str(tmp_path / "proposal.json"), "PATH": str(tmp_path)}
+    with pytest.raises(UserError, match="bash is not installed"):
+        await agent_process.run("true", tmp_path, nowhere, PROPOSAL, tmp_path / "output.log", Limits())
+
+
 async def test_called_off_it_is_ended_and_its_checkout_removed(make: Make, tmp_path: Path, scratch: Path) -> None:
     marker, gate = f"600.{uuid4().int}", tmp_path / "gate"
     os.mkfifo(gate)
@@ -339,9 +363,9 @@ async def test_one_that_outlived_its_controller_is_ended_by_the_next(make: Make,
     environment = {**os.environ, PROPOSAL: str(left / "checkout" / ".proposal" / "proposal.json")}
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "mar5.running").write_text(str(left))
-    with started("sleep", "600", env=environment) as stray:
+    with stray(environment) as pid:
         await make(FASTER).propose(CONTEXT, 12)
-        wait_for_the_end_of(stray.pid)
+        wait_for_the_end_of(pid)
     assert not left.exists()
     assert names(tmp_path / "agents") == ["mar5-0001.log"]
 
@@ -349,8 +373,8 @@ async def test_one_that_outlived_its_controller_is_ended_by_the_next(make: Make,
 async def test_of_much_output_the_beginning_and_the_end_are_kept(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "MOST_LOG", 3000)
-    monkeypatch.setattr(command, "TAIL", 1000)
+    monkeypatch.setattr(agent_process, "MOST_LOG", 3000)
+    monkeypatch.setattr(agent_process, "TAIL", 1000)
     await make(f"echo first; head -c 500000 /dev/zero | tr '\\0' x; echo; echo last; {FASTER}").propose(CONTEXT, 12)
     printed = said(tmp_path)
     assert printed.startswith("first\nxxx") and printed.endswith("x\nlast\n")
