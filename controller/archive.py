@@ -13,11 +13,12 @@ from pathlib import Path
 from statistics import fmean
 
 from controller.journal import Journal, reading
+from controller.naming import called
 from controller.proposers.quoting import data, verbatim
 from controller.records import Candidate, Role, UserError
 from controller.report import conclusion, wave_effects
 from controller.study import Study
-from controller.text import clip, describe
+from controller.text import clip
 
 SOURCE = 32_000
 DIFF = 12_000
@@ -161,7 +162,7 @@ class StudyArchive:
         parts = [
             f"{one.id} {one.wave} {one.candidate} {one.role} {one.tier}",
             f"{result.status}{f' {result.score:.6f}' if result.score is not None else ''}",
-            "" if control else clip(describe(self._candidate(one.candidate).knobs) or "an edit", REASON),
+            "" if control else clip(called(self._journal, self._tag, self._candidate(one.candidate)), REASON),
             f"seed {one.seed}",
             result.accelerator or "",
             clip(others, REASON),

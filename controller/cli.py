@@ -190,7 +190,7 @@ def wave(workspace: Path, dry_run: bool, as_json: bool, **asked: Any) -> None:
       autoresearch wave --clusters 16
       autoresearch wave --clusters 2 --infra local --factor DEPTH=1,2 --factor MATRIX_LR=0.02,0.04,0.08
     """
-    from controller.commands import SearchOptions, preview_wave, run_wave
+    from controller.runs import SearchOptions, preview_wave, run_wave
 
     options = SearchOptions(**asked)
     if dry_run:
@@ -229,7 +229,7 @@ def run(workspace: Path, as_json: bool, **asked: Any) -> None:
       autoresearch run --clusters 16 --hours 8
       autoresearch run --clusters 16 --hours 8 --infra simulated
     """
-    from controller.commands import SearchOptions, run_search
+    from controller.runs import SearchOptions, run_search
 
     run_search(workspace, SearchOptions(**asked), _console(as_json), as_json)
 
@@ -269,6 +269,116 @@ def note(workspace: Path, text: str | None, tag: str | None, retire: str | None)
     from controller.commands import leave_note
 
     _echo("\n".join(leave_note(workspace, tag, text, retire)))
+
+
+@main.command()
+@_workspace_option
+@_tag_option
+@click.option("--edit", type=click.Path(path_type=Path), metavar="FILE", help="The editable file as it should be.")
+@click.option(
+    "--patch",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A unified diff of it, or SEARCH/REPLACE blocks; - for standard input.",
+)
+@click.option("--factor", "factors", multiple=True, metavar="KNOB=V1,V2", help="Levels to cross, on top of the edit.")
+@click.option("--hypothesis", required=True, help="What makes the metric better, and why.")
+@click.option("--name", help="A few words; the hypothesis' first, if not given.")
+@click.option(
+    "--design", default="full", show_default=True, metavar="full|sweep|screen", help="How levels are combined."
+)
+@click.option("--predicted", type=float, help="The change of the metric you expect, candidate minus incumbent.")
+@click.option("--low", type=float, help="The lower end of the interval that should hold it.")
+@click.option("--high", type=float, help="The upper one.")
+@click.option("--falsified-by", default="", help="What would show the hypothesis wrong.")
+@click.option("--repairs", default="", metavar="CANDIDATE", help="The crashed candidate that the edit repairs.")
+@_json_option
+def submit(
+    workspace: Path,
+    tag: str | None,
+    edit: Path | None,
+    patch: Path | None,
+    factors: tuple[str, ...],
+    as_json: bool,
+    **idea: Any,
+) -> None:
+    """Hand an idea in to a study that runs, or will: it is checked at once, and part of the next wave.
+
+    What is handed in comes before what `run`'s own proposer has to say; `run --proposer submissions` has no other.
+
+    \b
+    Example:
+      autoresearch submit --edit train.py --hypothesis "a gate on the residual helps depth" --factor DEPTH=4,6
+      autoresearch submit --factor MATRIX_LR=0.02,0.08 --hypothesis "the step is too small" --predicted -0.01
+    """
+    from controller.commands import submit_idea, text_of
+
+    if edit is not None and patch is not None:
+        raise UserError("give --edit or --patch, not both")
+    file = edit or patch
+    text = text_of(file) if file is not None else ""
+    found = submit_idea(workspace, tag, {**idea, "name": idea["name"] or idea["hypothesis"], "edit": text}, factors)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    cells = f"{found['cells']} cell{'s' * (found['cells'] != 1)}"
+    left_out = [f"will not run: {line}" for line in found["left_out"]]
+    _echo("\n".join([f"{found['submission']}: {cells}; {found['next']}", *left_out]))
+
+
+@main.command()
+@click.argument("submissions", nargs=-1, metavar="[SUBMISSION]...")
+@_workspace_option
+@_tag_option
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer; exit code 1 then.")
+@_json_option
+def wait(workspace: Path, submissions: tuple[str, ...], tag: str | None, timeout: float | None, as_json: bool) -> None:
+    """Wait for what becomes of submissions: those named, or all that are open, or else the last ones.
+
+    \b
+    Example:
+      autoresearch wait --json
+      autoresearch wait s1a2b3c4d --timeout 600
+    """
+    from controller.commands import wait_for_submissions
+
+    if not wait_for_submissions(workspace, tag, submissions, timeout, as_json, _echo):
+        raise CheckFailed("not all have come to an end yet; wait again")
+
+
+@main.command()
+@_workspace_option
+@_tag_option
+def brief(workspace: Path, tag: str | None) -> None:
+    """Print what an agent should know of the study: its rules, what was kept, tried and refused, what is open.
+
+    \b
+    Example:
+      autoresearch brief > brief.md
+    """
+    from controller.commands import agent_brief
+
+    _echo(agent_brief(workspace, tag))
+
+
+@main.command()
+@_workspace_option
+@_tag_option
+@click.option("--skill", is_flag=True, help="Print the skill file that teaches agents to use this, and end.")
+def mcp(workspace: Path, tag: str | None, skill: bool) -> None:
+    """Serve agents over the Model Context Protocol, on standard input and output: submit, wait, look up results.
+
+    \b
+    Example:
+      autoresearch mcp --skill > .claude/skills/autoresearch/SKILL.md
+      claude mcp add autoresearch -- autoresearch -C ~/demo mcp
+    """
+    from controller.commands import agent_skill, serve_agents
+
+    if skill:
+        click.echo(agent_skill(), nl=False)
+    else:
+        serve_agents(workspace, tag)
 
 
 @main.command()
@@ -355,7 +465,7 @@ def status(workspace: Path, tag: str | None, as_json: bool, as_prometheus: bool)
     Example:
       autoresearch status
     """
-    from controller.commands import open_to_read, study_is_running
+    from controller.opening import open_to_read, study_is_running
     from controller.standing import study_json, study_lines
 
     journal, tag = open_to_read(workspace, tag)
@@ -384,8 +494,8 @@ def results(workspace: Path, tag: str | None, as_json: bool, as_csv: bool, as_ts
       autoresearch results --json
       autoresearch results --tsv > results.tsv
     """
-    from controller.commands import open_to_read
     from controller.journal import export
+    from controller.opening import open_to_read
 
     if as_json + as_csv + as_tsv > 1:
         raise UserError("choose one of --json, --csv and --tsv")
@@ -414,7 +524,7 @@ def show(workspace: Path, experiment: str, tag: str | None, as_json: bool) -> No
     Example:
       autoresearch show e0007
     """
-    from controller.commands import open_to_read
+    from controller.opening import open_to_read
     from controller.report import details
 
     journal, tag = open_to_read(workspace, tag)
@@ -470,7 +580,7 @@ def plot(workspace: Path, tag: str | None, output: Path | None) -> None:
     Example:
       autoresearch plot -o progress.html
     """
-    from controller.commands import draw
+    from controller.runs import draw
 
     click.echo(f"plot: {draw(workspace, tag, output)}")
 

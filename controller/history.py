@@ -10,9 +10,12 @@ from controller.journal import Journal, export, reading
 from controller.journal.reading import Result
 from controller.promotion import Block, blocks, gate_failures
 from controller.proposers.protocol import Observation, PastDesign, PastWave
-from controller.records import Label, Role, Tier, Wave
+from controller.records import CANDIDATE_FAILURES, Label, Role, Tier, Wave
 from controller.settings import parse_gate
 from controller.study import Study
+
+_SAYS_NOTHING = frozenset(Label) - CANDIDATE_FAILURES
+"""Ends of a run that tell nothing of its candidate: it was lost, or called off."""
 
 
 def earlier_blocks(study: Study, wave: Wave) -> list[Block]:
@@ -63,7 +66,7 @@ def past_wave(journal: Journal, tag: str, name: str) -> PastWave:
     controls = [run for run in screened if run.experiment.role is not Role.CELL and run.score is not None]
     cells: dict[str, list[Result]] = defaultdict(list)
     for run in screened:
-        if run.experiment.role is Role.CELL:
+        if run.experiment.role is Role.CELL and run.status not in _SAYS_NOTHING:
             cells[run.experiment.candidate].append(run)
     beside = _scores(controls)
     main = _commonest(beside or _scores(screened))
@@ -76,8 +79,10 @@ def past_wave(journal: Journal, tag: str, name: str) -> PastWave:
         if comparable:
             knobs = {**wave.base, **candidate.knobs}
             observations[candidate.proposal].append(Observation(knobs, _mean(comparable, shifts), _pruned(comparable)))
+    edited = reading.edited(journal, tag, name)
+    kept = [reading.candidate(journal, tag, row[1]).proposal for row in reading.kept(journal, tag) if row[0] == name]
     designs = tuple(
-        PastDesign(factors, tuple(observations.get(proposal, ())))
+        PastDesign(factors, tuple(observations.get(proposal, ())), proposal in edited, proposal in kept)
         for proposal, factors in reading.factors(journal, tag, name).items()
     )
     return PastWave(
@@ -85,7 +90,7 @@ def past_wave(journal: Journal, tag: str, name: str) -> PastWave:
         wave.base,
         designs,
         controls=tuple(beside.get(main, ())),
-        kept=any(row[0] == name for row in reading.kept(journal, tag)),
+        kept=bool(kept),
         refusals=tuple(reading.refusals(journal, tag, name)),
         minimize=reading.study_of(journal, tag).minimize,
     )

@@ -42,7 +42,7 @@ CELLS_OF_WAVE = 8
 """Cells of one of the latest waves, the best and some of the others."""
 MOST_LEVELS = 64
 """Levels of all factors of a design whose effects are estimated: of more there is no telling apart, only a list."""
-EFFECTS, OPEN, UNTESTED, NEAR = 20, 24, 40, 12
+EFFECTS, OPEN, UNTESTED, NEAR, REFUSED = 20, 24, 40, 12, 8
 REPAIRABLE = frozenset({Label.CRASH, Label.NO_SCORE, Label.OUT_OF_MEMORY})
 """Failures that say nothing of an edit's idea."""
 
@@ -91,8 +91,8 @@ def lineage(study: Study, present: Knobs) -> Lineage:
         open=tuple([one for one in effects if tuple(one.at) not in answered][-OPEN:]),
         untested=tuple(knob for knob in ranked(present) if (knob, repr(present[knob])) not in memory.varied)[:UNTESTED],
         failures=tuple(memory.failures[label] for label in sorted(memory.failures)),
-        refused=memory.refused,
-        refusals=dict(sorted(memory.refusals.items())),
+        refused=_clipped(reading.latest_refusals(journal, tag, REFUSED)),
+        refusals=reading.refusals_by_label(journal, tag),
         records=tuple(memory.records[name] for name in sorted(memory.records)),
         crashes=tuple(memory.crashes.values()),
         notes=tuple(reading.notes(journal, tag)),
@@ -105,12 +105,11 @@ def _begun(study: Study, name: str) -> Story:
     return Story(
         name,
         reading.wave(journal, tag, name).proposer,
-        _refusals(reading.refusals(journal, tag, name)),
         frozenset(one.repairs for one in reading.proposals(journal, tag, name).values() if one.repairs),
     )
 
 
-def _refusals(refusals: Sequence[Refusal]) -> tuple[Refusal, ...]:
+def _clipped(refusals: Sequence[Refusal]) -> tuple[Refusal, ...]:
     return tuple(
         Refusal(clip(one.name, WHAT), clip(one.hypothesis, REASON), clip(one.reason, REASON), one.label)
         for one in refusals
@@ -156,7 +155,7 @@ def _story(study: Study, name: str, memory: Memory) -> Story:
             (factor.knob, repr(past.base[factor.knob]))
             for design in past.designs
             for factor in design.factors
-            if factor.knob in past.base
+            if design.of_incumbent and factor.knob in past.base
         ),
         predictions=tuple(one for one in foretold if one is not None),
         unscored=foretold.count(None),
@@ -297,12 +296,17 @@ def _prediction(proposed: Proposed, cells: Sequence[Tried], minimize: bool) -> P
 
 
 def _effects(past: PastWave, noise: Noise | None, min_effect: float) -> list[Effect]:
-    """The effects of a wave's designs: all of single knobs, and of two together those that were resolved."""
+    """The effects of a wave's designs: all of single knobs, and of two together those that were resolved.
+
+    Only of knobs that the incumbent had, and of an edited design only if it was kept: others are of no incumbent.
+    """
     found = []
     for design in past.designs:
-        if sum(len(factor.levels) for factor in design.factors) > MOST_LEVELS:
+        if not design.of_incumbent or sum(len(factor.levels) for factor in design.factors) > MOST_LEVELS:
             continue
         for one in design_effects(design, past, noise).estimated:
+            if any(knob not in past.base for knob in one.term.knobs):
+                continue
             known = one.low is not None and one.high is not None
             resolved = known and not (one.low or 0.0) <= 0 <= (one.high or 0.0) and abs(one.estimate) >= min_effect
             if resolved or len(one.term.knobs) == 1:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from controller.budget import Ledger
 from controller.clock import Clock, RealClock
 from controller.journal import Journal, reading
+from controller.naming import called
 from controller.records import Experiment, Outcome
 from controller.scheduler import Running, Scheduler
-from controller.text import describe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,8 +78,8 @@ class Display:
 
     def _name(self, experiment: Experiment) -> str:
         candidate = reading.candidate(self._journal, self._tag, experiment.candidate)
-        knobs = describe(candidate.knobs)
-        return f"{experiment.role} {candidate.id}" + (f" {knobs}" if knobs and experiment.role != "control" else "")
+        what = called(self._journal, self._tag, candidate)
+        return f"{experiment.role} {candidate.id}" + (f" {what}" if what and experiment.role != "control" else "")
 
     def _table(self, scheduler: Scheduler) -> Table:
         from rich.table import Table

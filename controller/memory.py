@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, fields, replace
 from statistics import fmean
 
 from controller.proposers.protocol import Crash, Effect, Failure, Prediction, RecentWave, Record, Step, Tried
-from controller.records import Refusal
 from controller.stats import Noise, combine, pooled
 
 STEPS = 12
@@ -24,7 +23,6 @@ INCUMBENTS = 3
 """Incumbents, the latest, whose near misses are remembered: what nearly beat an older one may be part of this one."""
 TERMS, TERMS_OF_KNOBS = 400, 4
 FAILURES = 2
-REFUSED = 8
 PREDICTIONS = 6
 CRASHES = 6
 REPAIRED = 50
@@ -40,7 +38,6 @@ class Story:
 
     wave: str
     proposer: str
-    refusals: tuple[Refusal, ...]
     repairs: frozenset[str]
     recent: RecentWave | None = None
     controls: tuple[float, ...] = ()
@@ -74,8 +71,6 @@ class Memory:
     terms: dict[tuple[str, ...], tuple[Effect, ...]] = field(default_factory=dict)
     varied: dict[tuple[str, str], None] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
-    refused: tuple[Refusal, ...] = ()
-    refusals: Counter[str] = field(default_factory=Counter)
     records: dict[str, Record] = field(default_factory=dict)
     crashes: dict[str, Crash] = field(default_factory=dict)
     repaired: tuple[str, ...] = ()
@@ -99,8 +94,6 @@ class Memory:
 
     def take(self, story: Story, *, minimize: bool) -> None:
         """Take in a wave, or as much of it as there is yet."""
-        self.refused = (*self.refused, *story.refusals)[-REFUSED:]
-        self.refusals.update(refusal.label.value for refusal in story.refusals)
         if story.recent is None:
             self._crashed(story)
             return

@@ -148,7 +148,8 @@ def replicate_noise(blocks: Iterable[Block], accelerator: str) -> Noise | None:
 class Rules:
     """What a decision is made by: the metric and its direction, the least effect worth keeping, names for sentences.
 
-    `refused` holds the candidates that fail a gate or look ahead, and why.
+    `refused` holds the candidates that fail a gate or look ahead, and why; `lines` how much more code, in lines, each
+    has than the incumbent, of which every one must earn `simplicity`, in the metric's unit.
     """
 
     metric: str
@@ -156,6 +157,12 @@ class Rules:
     min_effect: float
     names: Mapping[str, str]
     refused: Mapping[str, str] = field(default_factory=dict)
+    simplicity: float = 0.0
+    lines: Mapping[str, float] = field(default_factory=dict)
+
+    def cost(self, candidate: str) -> float:
+        """How much better a candidate must be for the code it adds; below 0 where it takes code away."""
+        return self.simplicity * self.lines.get(candidate, 0.0)
 
 
 def decide(
@@ -203,12 +210,16 @@ def _judged(wave: str, candidate: str, block: Block, known: Sequence[Block], arm
     spread = replicate_noise(known, block.accelerator)
     noise = noise_of(known, block.accelerator) if spread and spread.sigma > 0 else None
     compared = compare(scores, beside, noise, arms, CONFIDENCE)
-    decided = verdict(compared, rules.min_effect, minimize=rules.minimize)
+    cost = rules.cost(candidate)
+    decided = verdict(compared, rules.min_effect, minimize=rules.minimize, cost=cost)
     name = rules.names[candidate]
     if compared.change is None:
         return _unknown(wave, candidate, rules)
     said = f"{decided} {name}: {rules.metric} {fmean(beside):.6f} → {fmean(scores):.6f}, {_change(compared)}"
     said += f", {len(seeds)} paired seeds on {block.accelerator}"
+    if cost:
+        lines = rules.lines[candidate]
+        said += f", {abs(lines):.0f} lines of code {'more' if lines > 0 else 'less'} count as {abs(cost):.2g}"
     return Decision(
         wave=wave,
         candidate=candidate,

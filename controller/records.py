@@ -27,7 +27,7 @@ Outcomes                                       Exceptions
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, TypeAlias
@@ -147,7 +147,8 @@ class Proposal:
 
     `edit` is the whole new text of the editable file, or None for the incumbent's. `predicted` is the change of the
     metric its proposer expects, `low` and `high` the interval in which it should lie, `falsified_by` what would show
-    the hypothesis wrong. `repairs` is the candidate whose crash it repairs, if any.
+    the hypothesis wrong. `repairs` is the candidate whose crash it repairs, `submission` what it was handed in as from
+    outside, if it was.
     """
 
     name: str
@@ -160,6 +161,7 @@ class Proposal:
     high: float | None = None
     falsified_by: str = ""
     repairs: str = ""
+    submission: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,7 @@ class Refusal:
     hypothesis: str
     reason: str
     label: Objection
+    submission: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +307,14 @@ class NothingRan(AutoresearchError):
     """No experiment could be run."""
 
     exit_code = 3
+
+
+class NothingNew(NothingRan):
+    """Nothing of what was proposed may run; `refusals` say why."""
+
+    def __init__(self, message: str, refusals: Sequence[Refusal] = ()) -> None:
+        super().__init__(message)
+        self.refusals = tuple(refusals)
 
 
 class Interrupted(AutoresearchError):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,12 @@ from controller.history import past_wave, refused_by_gates
 from controller.journal import Journal, reading
 from controller.journal.export import results
 from controller.journal.reading import Result
+from controller.naming import MOST, called
 from controller.occupancy import Occupancy, Span, occupancy
 from controller.proposers.lessons import design_effects
 from controller.records import Label, Role, Tier, UserError, Verdict
-from controller.stats import Effects, pooled
-from controller.text import describe, one_line
+from controller.stats import Effects, Term, pooled
+from controller.text import clip, describe, one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -107,7 +108,7 @@ def results_table(journal: Journal, tag: str) -> Table:
             table,
             row["experiment"],
             row["candidate"],
-            describe(row["knobs"]) or "an edit",
+            _what(journal, tag, row),
             row["role"],
             str(row["seed"]),
             row["cluster"] or "",
@@ -115,6 +116,13 @@ def results_table(journal: Journal, tag: str) -> Table:
             f"{score:.6f}" + (" (self-reported)" if row["self_reported"] else "") if score is not None else "—",
         )
     return table
+
+
+def _what(journal: Journal, tag: str, row: Mapping[str, Any]) -> str:
+    """All knobs of an experiment's wave, as it had them; of an edit first what that was called."""
+    proposed = reading.proposed(journal, tag, row["proposal"]) if row["proposal"] else None
+    name = [clip(proposed.name, MOST)] if proposed is not None and proposed.edited else []
+    return ": ".join(filter(None, [*name, describe(row["knobs"])]))
 
 
 def details(journal: Journal, tag: str, name: str) -> dict[str, Any]:
@@ -140,13 +148,32 @@ def details(journal: Journal, tag: str, name: str) -> dict[str, Any]:
 
 
 def wave_effects(journal: Journal, tag: str, wave: str) -> Effects:
-    """Main effects and interactions on the metric, design by design, from the wave's screening."""
+    """Main effects and interactions on the metric, design by design, from the wave's screening.
+
+    Those of an edited design are its knobs' on top of the edit, and named so.
+    """
     past = past_wave(journal, tag, wave)
     noise = pooled([past.controls])
-    found = [design_effects(design, past, noise) for design in past.designs]
+    found = []
+    for proposal, design in zip(reading.factors(journal, tag, wave), past.designs, strict=True):
+        effects = design_effects(design, past, noise)
+        found.append(_on_top(proposal, effects) if design.edited else effects)
     return Effects(
         tuple(effect for effects in found for effect in effects.estimated),
         tuple(term for effects in found for term in effects.not_estimable),
+    )
+
+
+def _on_top(proposal: str, effects: Effects) -> Effects:
+    """The effects of a proposal that edits the file, so named."""
+
+    def named(term: Term) -> Term:
+        *others, last = term.knobs
+        return replace(term, knobs=(*others, f"{last} (with the edit of {proposal})"))
+
+    return Effects(
+        tuple(replace(effect, term=named(effect.term)) for effect in effects.estimated),
+        tuple(map(named, effects.not_estimable)),
     )
 
 
@@ -190,9 +217,7 @@ def _screening(journal: Journal, tag: str, wave: str) -> Table:
         _add(
             table,
             name,
-            f"control × {len(results_)}"
-            if control
-            else describe(reading.candidate(journal, tag, name).knobs) or "an edit",
+            f"control × {len(results_)}" if control else called(journal, tag, reading.candidate(journal, tag, name)),
             f"{mean:.6f}{spread}" if mean is not None else "—",
             "" if control or mean is None or beside is None else f"{mean - beside:+.6f}",
             ", ".join(sorted({run.status for run in results_})),

@@ -24,16 +24,18 @@ from controller.budget import Caps, Ledger
 from controller.bundles import bundler
 from controller.clock import Clock
 from controller.edits import same_schedule
-from controller.journal import ProposerAnswered, ProposerAsked, RunStarted, RunStopped, reading
+from controller.journal import ProposalsRefused, ProposerAnswered, ProposerAsked, RunStarted, RunStopped, reading
 from controller.notes import take_jottings
 from controller.proposers import Proposer
 from controller.proposers.prices import Tokens
-from controller.proposers.protocol import Frugal, Metered
+from controller.proposers.protocol import Frugal, Hasty, Metered
+from controller.proposers.submissions import Submissions
 from controller.pruning import Curve, hopeless
 from controller.records import (
     AutoresearchError,
     Experiment,
     Interrupted,
+    NothingNew,
     NothingRan,
     Outcome,
     Role,
@@ -95,13 +97,17 @@ class Stop:
 
 @dataclass(frozen=True)
 class Outside:
-    """Where a search runs, who proposes, who watches, who is told: `say` takes a line, `tell` a title and a text."""
+    """Where a search runs, who proposes, who watches, who is told: `say` takes a line, `tell` a title and a text.
+
+    What is handed in from outside, to `submissions`, comes first; where these are the proposer too, it is waited for.
+    """
 
     backend: Backend
     proposer: Proposer
     observer: Observer
     say: Callable[[str], None] = lambda line: None
     tell: Callable[[str, str], None] = lambda title, text: None
+    submissions: Submissions | None = None
 
 
 @dataclass
@@ -143,6 +149,10 @@ class Search:
         self._score: float | None = None
         """The incumbent's, where it has been confirmed."""
         self._asking: asyncio.Task[Design] | None = None
+        self._asked = outside.proposer
+        """Who is, or was last."""
+        self._idles = False
+        """Whether nothing was asked yet, as nothing has been handed in."""
         self._calls_failed = 0
         self._exhausted: str | None = None
         self._stop: Stop | None = None
@@ -308,11 +318,16 @@ class Search:
             task, self._asking = self._asking, None
             self._answered(task)
         if self._asking is None and self._stop is None and self._wants_wave():
-            self._asking = asyncio.ensure_future(self._propose())
+            self._asked = self._handed_in() or self._outside.proposer
+            self._asking = asyncio.ensure_future(self._propose(self._asked))
             self._asking.add_done_callback(lambda _: self.scheduler.wake())
+        if self._asking is not None and isinstance(self._asked, Hasty) and self._runs_dry():
+            self._asked.hurry()
 
     def _wants_wave(self) -> bool:
-        if self.scheduler.draining or self._exhausted or self._no_more_waves() is not None:
+        if self.scheduler.draining or self._no_more_waves() is not None:
+            return False
+        if self._exhausted and not self._handed_in():
             return False
         if not self.order.overlap:
             return not self._open
@@ -320,6 +335,15 @@ class Search:
             return False
         waits = self.scheduler.waiting.count(Tier.SCREENING)
         return waits <= AHEAD * max(self.scheduler.serving(Tier.SCREENING), 1) or not self._open
+
+    def _handed_in(self) -> Submissions | None:
+        """What was handed in from outside, if anything waits."""
+        submissions = self._outside.submissions
+        return submissions if submissions is not None and submissions.waiting else None
+
+    def _runs_dry(self) -> bool:
+        """Whether clusters have, or will soon have, nothing to screen."""
+        return self.scheduler.waiting.count(Tier.SCREENING) < max(self.scheduler.serving(Tier.SCREENING), 1)
 
     def _no_more_waves(self) -> Stop | None:
         """Why no further wave is to begin; None where one may."""
@@ -335,26 +359,33 @@ class Search:
         refused = self.ledger.refusal_of_wave((tiers.promote + 1) * tiers.seeds)
         if refused is not None:
             return Stop("budget", refused)
-        if (refused := self.ledger.refusal_of_call(self._usd_at_most())) is not None:
+        if (refused := self.ledger.refusal_of_call(self._usd_at_most(self._outside.proposer))) is not None:
             return Stop("budget", refused)
         return None
 
-    def _usd_at_most(self) -> float:
-        """The most that asking the proposer now may cost; one that can do without money asks for what there is."""
-        proposer = self._outside.proposer
+    def _usd_at_most(self, proposer: Proposer) -> float:
+        """The most that asking `proposer` now may cost; one that can do without money asks for what there is."""
         if isinstance(proposer, Frugal):
             proposer.afford(lambda usd: self.ledger.refusal_of_call(usd) is None)
         return proposer.usd_at_most
 
-    async def _propose(self) -> Design:
-        journal, tag, proposer = self.study.journal, self.study.tag, self._outside.proposer
+    async def _propose(self, proposer: Proposer) -> Design:
+        journal, tag = self.study.journal, self.study.tag
         if self._calls_failed:
             await self._clock.sleep(CALL_PAUSE_SECONDS * 2 ** (self._calls_failed - 1))
+        if isinstance(proposer, Submissions) and self.order.overlap:
+            self._idles = not proposer.waiting
+            await proposer.come()
+            self._idles = False
         self._steering.heed()
         call, before = reading.calls(journal, tag) + 1, proposer.usd_spent
-        journal.record(tag, ProposerAsked(call, self._usd_at_most()))
+        journal.record(tag, ProposerAsked(call, self._usd_at_most(proposer)))
         try:
             return await design(self.study, proposer, self._request())
+        except NothingNew as error:
+            if error.refusals:
+                journal.record(tag, ProposalsRefused(error.refusals))
+            raise
         finally:
             model, tokens = proposer.metered() if isinstance(proposer, Metered) else ("", Tokens())
             billed = (tokens.input, tokens.output, tokens.stored, tokens.cached)
@@ -362,10 +393,13 @@ class Search:
             take_jottings(self.study, proposer)
 
     def _answered(self, task: asyncio.Task[Design]) -> None:
-        proposer = self._outside.proposer
+        proposer = self._asked
         try:
             designed = task.result()
         except NothingRan as error:
+            if self.order.overlap and isinstance(proposer, Submissions):
+                self._outside.say(f"{error}")
+                return
             # Perhaps it has ideas again once what is open is known.
             self._exhausted = str(error)
             if not self._open:
@@ -417,6 +451,9 @@ class Search:
         """Why the search is over; None while it is not."""
         scheduler = self.scheduler
         stop = self._stop or self._no_more_waves()
+        if stop is not None and self._idles and self._asking is not None:
+            self._asking.cancel()
+            self._asking, self._idles = None, False
         self._wind_down(stop)
         if self.ledger.time_is_up() and not self._cut:
             self._cut = True

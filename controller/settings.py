@@ -177,6 +177,8 @@ class Settings(_Strict):
     early_stopping: bool = True
     """Whether runs that are clearly worse than the incumbent at the same point are ended."""
     min_effect: float = Field(default=0.0005, ge=0)
+    simplicity: float = Field(default=0.0, ge=0)
+    """By how much the metric must be better for each line of code that is added; a line less is worth as much."""
     timeout_minutes: PositiveFloat = 10
 
     @field_validator("gates", mode="before")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from controller.clock import Clock
 from controller.journal import Journal, reading
+from controller.naming import called
 from controller.summary import summary_lines
-from controller.text import describe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +53,7 @@ def finished(journal: Journal, tag: str, most: int = 1000) -> dict[str, str]:
     )
     lines = {}
     for name, role, candidate, seed, cluster, status, score, reason in journal.db.execute(query, (tag, most)):
-        knobs = describe(reading.candidate(journal, tag, candidate).knobs)
+        knobs = called(journal, tag, reading.candidate(journal, tag, candidate))
         what = f"{role} {candidate}" + (f" {knobs}" if knobs and role != "control" else "")
         came = f"{score:.6f}" if score is not None else f"{status}: {reason}"
         lines[name] = f"{name} {what} seed {seed} on {cluster}: {came}"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from controller import designs
 from controller.clock import Clock
 from controller.edits import SourceError, model_digest, read_knobs, refusal, set_knobs
+from controller.edits.size import code_lines
 from controller.history import earlier_blocks, history, pending, refused_by_gates
 from controller.journal import (
     ConfirmationPlanned,
@@ -26,6 +27,7 @@ from controller.journal import (
 )
 from controller.keep import commit_winner, untrailered
 from controller.lineage import lineage
+from controller.naming import called
 from controller.promotion import Rules, blocks, decide, promoted
 from controller.proposers import Context, Person, Proposer
 from controller.proposers.protocol import Choosy
@@ -36,6 +38,7 @@ from controller.records import (
     Experiment,
     Knobs,
     Label,
+    NothingNew,
     NothingRan,
     Objection,
     Proposal,
@@ -91,29 +94,35 @@ class Design:
     tip: str
 
 
-async def design(study: Study, proposer: Proposer, request: Request) -> Design:
-    """Ask `proposer` for proposals and combine their levels into cells; what must not run is refused with its reason.
-
-    Raises NothingRan where nothing is left to try, UserError where nothing of what a person asked for may run.
-    """
+def context_of(study: Study, seed: int = 0) -> Context:
+    """What a proposer may know of the study as it is now."""
     now = study.now
     source = study.workspace.source(now.tip)
-    incumbent = read_knobs(source)
-    tried = reading.KnownModels(study.journal, study.tag)
-    context = Context(
+    return Context(
         source=source,
         minimize=now.minimize,
         min_effect=study.workspace.settings.min_effect,
-        models=tried,
+        models=reading.KnownModels(study.journal, study.tag),
         history=history(study),
-        seed=request.seed,
+        seed=seed,
         pending=pending(study),
-        lineage=lineage(study, incumbent),
+        lineage=lineage(study, read_knobs(source)),
         program=reading.program(study.journal, study.tag),
         gates=tuple(now.settings.get("gates", ())),
         edit=study.workspace.edit,
         evaluated=study.workspace.evaluated(now.tip),
+        simplicity=study.workspace.settings.simplicity,
     )
+
+
+async def design(study: Study, proposer: Proposer, request: Request) -> Design:
+    """Ask `proposer` for proposals and combine their levels into cells; what must not run is refused with its reason.
+
+    Raises NothingNew where nothing is left to try, UserError where nothing of what a person asked for may run.
+    """
+    now, context = study.now, context_of(study, request.seed)
+    source, incumbent = context.source, read_knobs(context.source)
+    tried = reading.KnownModels(study.journal, study.tag)
     proposals = await proposer.propose(context, request.room)
     first = reading.totals(study.journal, study.tag)["proposals"] + 1
     named = {f"p{number:04d}": proposal for number, proposal in enumerate(proposals, first)}
@@ -125,7 +134,7 @@ async def design(study: Study, proposer: Proposer, request: Request) -> Design:
             found = _cells_of(name, proposal, source, incumbent)
         except (UserError, ValueError) as error:  # its edit doesn't parse, or lacks a knob that it wants to set
             label = Objection.SYNTAX if isinstance(error, SourceError) else Objection.EDIT
-            refusals.append(Refusal(proposal.name, proposal.hypothesis, str(error), label))
+            refusals.append(Refusal(proposal.name, proposal.hypothesis, str(error), label, proposal.submission))
             continue
         for cell in found:
             objected = refusal(cell.source, source, tried, tiers)
@@ -134,12 +143,13 @@ async def design(study: Study, proposer: Proposer, request: Request) -> Design:
                 cells.append(cell)
             elif cell.model != model_digest(source):  # the cell that is the incumbent runs as its control
                 label, reason = objected
-                refusals.append(Refusal(f"{proposal.name}: {describe(cell.knobs)}", proposal.hypothesis, reason, label))
+                which = f"{proposal.name}: {describe(cell.knobs)}"
+                refusals.append(Refusal(which, proposal.hypothesis, reason, label, proposal.submission))
     if not cells:
         why = f": {refusals[0].reason}" if refusals else ""
         if proposer.name == Person.name and refusals:
             raise UserError(f"nothing of this can run, {refusals[0].name}{why}")
-        raise NothingRan(f"{proposer.name} proposed nothing that is new{why}")
+        raise NothingNew(f"{proposer.name} proposed nothing that is new{why}", refusals)
     factors = {factor.knob for proposal in proposals for factor in proposal.factors}
     base = {knob: incumbent[knob] for knob in incumbent if knob in factors}
     return Design(named, tuple(cells), tuple(refusals), base, now.incumbent, now.tip)
@@ -271,9 +281,26 @@ def _decide(study: Study, wave: Wave) -> None:
     results = reading.results_of(study.journal, study.tag, wave=wave.id)
     refused = refused_by_gates(study.journal, study.tag, wave.id, Tier.CONFIRMATION)
     refused |= foreseeing(study.journal, study.tag, wave.id)
-    rules = Rules(now.metric, now.minimize, study.workspace.settings.min_effect, names(study, wave), refused)
+    settings = study.workspace.settings
+    rules = Rules(
+        now.metric,
+        now.minimize,
+        settings.min_effect,
+        names(study, wave),
+        refused,
+        settings.simplicity,
+        _lines_more(study, wave, against) if settings.simplicity else {},
+    )
     decisions = decide(wave.id, results, earlier_blocks(study, wave), against, rules)
     study.journal.record(study.tag, WaveDecided(wave.id, tuple(decisions)))
+
+
+def _lines_more(study: Study, wave: Wave, against: str) -> dict[str, float]:
+    """How much more code each candidate of `wave` has than the one `against` which it was confirmed."""
+    candidates = reading.candidates(study.journal, study.tag, wave.id)
+    source = study.workspace.source
+    size = code_lines(source(candidates[against].commit))
+    return {name: code_lines(source(one.commit)) - size for name, one in candidates.items()}
 
 
 def foreseeing(journal: Journal, tag: str, wave: str) -> dict[str, str]:
@@ -309,13 +336,13 @@ def _end(study: Study, wave: Wave) -> None:
 
 
 def names(study: Study, wave: Wave) -> dict[str, str]:
-    """What to call each candidate of `wave` in a sentence: its id and its knobs."""
+    """What to call each candidate of `wave` in a sentence: its id, and what it is."""
     found = {}
     incumbents = {wave.incumbent, reading.against(study.journal, study.tag, wave.id)}
     for result in reading.results_of(study.journal, study.tag, wave=wave.id):
         candidate = reading.candidate(study.journal, study.tag, result.experiment.candidate)
-        knobs = "the incumbent" if candidate.id in incumbents else describe(candidate.knobs) or "an edit"
-        found[candidate.id] = f"{candidate.id} ({knobs})"
+        what = "the incumbent" if candidate.id in incumbents else called(study.journal, study.tag, candidate)
+        found[candidate.id] = f"{candidate.id} ({what})"
     return found
 
 

@@ -6,13 +6,13 @@ from typing import cast
 
 import pytest
 
-from controller.history import past_wave
-from controller.journal import Event, reading
+from controller.history import history, past_wave, pending
+from controller.journal import Event, ExperimentAbandoned, reading
 from controller.proposers import Observation, PastWave
-from controller.records import Experiment, Knobs, Label, Role
+from controller.records import Experiment, Factor, Knobs, Label, Proposal, Role
 from controller.study import Study
-from tests.foreign import workspace
-from tests.studies import Answer, Answers, factors, open_in, wave_of
+from tests.foreign import TRAIN, commit, workspace
+from tests.studies import Answer, Answers, factors, finish, open_in, wave_of
 
 H100, H200 = "H100", "H200"
 
@@ -100,3 +100,48 @@ async def test_without_any_control_only_the_accelerator_of_most_cells_is_looked_
     past = await screened(study, answer, lambda one, knobs: H200 if knobs.get("RATE") == 0.2 else H100)
     assert past.controls == ()
     assert {value: cell.score for value, cell in seen(past).items()} == {0.1: 1.1, 0.3: 1.3, 0.4: 1.4}
+
+
+async def test_what_was_lost_or_called_off_is_not_among_what_was_seen(study: Study) -> None:
+    def answer(knobs: Knobs, one: Experiment) -> float | Label:
+        return {0.1: Label.LOST, 0.2: Label.CANCELLED, 0.3: Label.CRASH}.get(rate(knobs), 1.0)
+
+    waiting = seen(await screened(study, answer, lambda one, knobs: H100))
+    assert waiting.keys() == {0.2, 0.3, 0.4}, "it may be run again"
+    results = reading.results_of(study.journal, study.tag)
+    off = [ExperimentAbandoned(one.experiment.id, Label.CANCELLED, "") for one in results if one.status == "queued"]
+    study.journal.record(study.tag, *off)
+    past = past_wave(study.journal, study.tag, "w01")
+    scores = {value: (cell.score, cell.pruned) for value, cell in seen(past).items()}
+    assert len(off) == 1 and scores == {0.3: (None, False), 0.4: (1.0, False)}
+
+
+async def test_of_a_cell_that_lost_one_of_its_seeds_the_others_are_seen(tmp_path: Path) -> None:
+    root = workspace(tmp_path / "seeds")
+    commit(root, {"program.md": "---\ntiers: {screening: {seeds: 2}}\n---\nResearch.\n"})
+    study = open_in(root)
+
+    def answer(knobs: Knobs, one: Experiment) -> float | Label:
+        ends = {0.1: Label.LOST, 0.3: Label.CRASH} if one.replicate == 1 else {}
+        return ends.get(rate(knobs), 1.0 + one.replicate)
+
+    cells = seen(await screened(study, answer, lambda one, knobs: H100))
+    assert {value: cell.score for value, cell in cells.items()} == {0.1: 3.0, 0.2: 2.5, 0.3: None, 0.4: 2.5}
+    study.journal.close()
+
+
+async def test_designs_say_whether_they_had_an_edit_and_whether_they_were_kept(study: Study) -> None:
+    text = f"{TRAIN}EXTRA = 1\nprint(EXTRA)\n"
+    edit = Proposal("edit", "another way", (Factor("RATE", (0.5, 0.3)), Factor("EXTRA", (1, 2))), edit=text)
+
+    def answer(knobs: Knobs, one: Experiment) -> float:
+        return 1 + (rate(knobs) - 0.3) ** 2 - 0.1 * ("EXTRA" in knobs) + one.seed % 7 / 1e5
+
+    wave = await wave_of(study, factors(WIDTH=(5, 6)), edit)
+    assert [(one.edited, one.kept) for one in pending(study)] == [(False, False), (True, False)]
+    finish(study, wave, Answers(study, answer))
+    (past,) = history(study)
+    assert past.kept and [(one.edited, one.kept) for one in past.designs] == [(False, False), (True, True)]
+    assert [cell.knobs for cell in past.designs[1].cells] == [
+        {"RATE": value, "WIDTH": 4, "EXTRA": extra} for value in (0.5, 0.3) for extra in (1, 2)
+    ]

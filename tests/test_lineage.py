@@ -15,10 +15,11 @@ from controller.clock import VirtualClock
 from controller.edits import read_knobs
 from controller.history import history
 from controller.journal import AttemptEnded, Journal, NoteAdded, WaveDesigned, reading
-from controller.lineage import lineage
-from controller.memory import CRASHES, INCUMBENTS, NEAR, RECENT, REFUSED, STEPS, Memory, Story
+from controller.lineage import REFUSED, lineage
+from controller.memory import CRASHES, INCUMBENTS, NEAR, RECENT, STEPS, Memory, Story
 from controller.proposers.protocol import Crash, Lineage, RecentWave, Record, Step, Tried
 from controller.records import Experiment, Factor, Knobs, Label, Objection, Proposal, Value
+from controller.report import wave_effects
 from controller.study import Study
 from controller.wave import advance
 from controller.workspace import find
@@ -166,6 +167,38 @@ async def test_effects_are_told_where_the_incumbent_still_has_the_values_they_we
     assert moved.steps[-1].what == "WIDTH=2"
     assert moved.effects == () and moved.untested == ("WIDTH",), "around 2 nothing is known"
     assert [one.what for one in moved.open] == ["RATE 0.4 → 0.5"]
+
+
+async def test_effects_on_top_of_an_edit_are_told_with_it_and_of_an_incumbent_that_has_it(begun: Open) -> None:
+    text = f"{TRAIN}EXTRA = 1\nprint(EXTRA)\n"
+    varied = (Factor("WIDTH", (4, 5)), Factor("EXTRA", (1, 2)))
+    edit = Proposal("with more", "more helps", varied, edit=text)
+
+    def answer(gain: float) -> Callable[[Knobs, Experiment], float | Label]:
+        """What the edit gains; on top of it, and only there, a WIDTH of 5 is worse by 0.01, an EXTRA of 2 by 0.02."""
+
+        def score(knobs: Knobs, one: Experiment) -> float | Label:
+            if "EXTRA" not in knobs:
+                return 1 + luck(one)
+            return 1 - gain + 0.01 * (knobs["WIDTH"] == 5) + 0.02 * (knobs["EXTRA"] == 2) + luck(one)
+
+        return score
+
+    for gain, expected in ((-0.5, []), (0.5, ["WIDTH 4 → 5"])):
+        study = begun()
+        wave = await whole(study, edit, answer=answer(gain))
+        told = {one.term.description: one.estimate for one in wave_effects(study.journal, study.tag, wave).estimated}
+        assert [
+            told[f"{knob} (with the edit of p0001) {levels}"]
+            for knob, levels in (
+                ("WIDTH", "4 → 5"),
+                ("EXTRA", "1 → 2"),
+            )
+        ] == pytest.approx([0.01, 0.02], abs=0.002)
+        found = seen(study)
+        assert [step.what for step in found.steps] == ["edit, EXTRA=1"] * len(expected)
+        assert [one.what for one in found.effects] == expected and found.open == ()
+        assert ("WIDTH" in found.untested) == (not expected), "without the edit it was not varied"
 
 
 async def test_predictions_are_held_against_outcomes_by_who_made_them(begun: Open) -> None:
@@ -355,7 +388,7 @@ def test_the_latest_keeps_stay_where_they_are_while_others_are_added() -> None:
     for number in range(100):
         step = Step(f"w{number:02d}", f"c{number:04d}", "better", "DEPTH=1", -0.5, -1.0, 0.0, 1.0)
         recent = RecentWave(step.wave, "doe", "c0000", 1, 1, 1, (), step.candidate, True)
-        memory.take(Story(step.wave, "doe", (), frozenset(), recent, step=step), minimize=True)
+        memory.take(Story(step.wave, "doe", frozenset(), recent, step=step), minimize=True)
         assert memory.earlier + len(memory.steps) == number + 1 and memory.gained == -(number + 1) / 2
         firsts.append(memory.steps[0].candidate)
     assert len(set(firsts)) <= 100 / STEPS, "a prompt cache serves what is told of them, most of the time"
@@ -364,9 +397,9 @@ def test_the_latest_keeps_stay_where_they_are_while_others_are_added() -> None:
 def test_a_repair_that_ends_before_the_wave_whose_crash_it_repairs_still_counts() -> None:
     memory = Memory()
     recent = RecentWave("w02", "told", "c0000", 1, 1, 0, (), None, True)
-    memory.take(Story("w02", "told", (), frozenset({"c0001"}), recent), minimize=True)
+    memory.take(Story("w02", "told", frozenset({"c0001"}), recent), minimize=True)
     crashes = (Crash("c0001", "it", "crash", "no", ""), Crash("c0002", "other", "crash", "no", ""))
-    memory.take(Story("w01", "told", (), frozenset(), replace(recent, wave="w01"), crashes=crashes), minimize=True)
+    memory.take(Story("w01", "told", frozenset(), replace(recent, wave="w01"), crashes=crashes), minimize=True)
     assert list(memory.crashes) == ["c0002"]
 
 

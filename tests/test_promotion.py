@@ -339,3 +339,16 @@ def test_runs_that_began_far_apart_are_not_compared() -> None:
     decision = decide("w01", [*late, *control], [], CONTROL, rules())[0]
     assert decision.seeds == (501, 503)
     assert decision.change == pytest.approx(-1.1)
+
+
+def test_lines_of_code_have_a_price_and_the_decision_says_so() -> None:
+    scores = {CONTROL: [1.0, 1.001, 1.002], "c0001": [0.9985, 0.9994, 1.0006], "c0002": [0.9985, 0.9994, 1.0006]}
+    runs = [run for name, found in scores.items() for run in confirmed(name, found)]
+    priced = replace(rules(min_effect=0.0005), simplicity=0.0001, lines={"c0001": 20.0, "c0002": -3.0})
+    dear, cheap = sorted(decide("w01", runs, [], CONTROL, priced), key=lambda one: one.candidate)
+    assert dear.verdict is not Verdict.KEEP and "20 lines of code more count as 0.002" in dear.sentence
+    assert cheap.verdict is Verdict.KEEP and "3 lines of code less count as 0.0003" in cheap.sentence
+    free = decide("w01", runs, [], CONTROL, rules(min_effect=0.0005))
+    assert sum(one.verdict is Verdict.KEEP for one in free) == 1 and not any(
+        "lines of code" in one.sentence for one in free
+    )

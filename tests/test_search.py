@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -12,13 +13,16 @@ from faults import SMALL
 from nights import KNOBS, SOURCE, TAG, Ideas, Night, Nobody, make_workspace
 
 from controller import hints
+from controller.agents import answer
 from controller.backends.simulated import Scenario, Simulated, load
 from controller.budget import Caps
 from controller.harness.fingerprint import fingerprint
-from controller.journal import Journal, ProposerAsked, WaveDesigned, WaveEnded, reading
+from controller.inbox import Inbox, hand_in
+from controller.journal import Journal, ProposalsRefused, ProposerAsked, WaveDesigned, WaveEnded, reading
 from controller.proposers import Context, Jotting
 from controller.proposers.brief import brief
-from controller.records import Design, Factor, Interrupted, NothingRan, Proposal, Tier
+from controller.proposers.submissions import Submissions
+from controller.records import Design, Factor, Interrupted, NothingRan, Objection, Proposal, Refusal, Tier
 from controller.search import CALL_PAUSE_SECONDS, FAILED_CALLS, Order, Outside, Search, Stop
 from controller.study import Study, open_study
 from controller.workspace import open_directory
@@ -40,6 +44,14 @@ class Stage:
         self.said: list[str] = []
         self.told: list[tuple[str, str]] = []
         self.backend = Simulated(self.night.world, self.clock)
+        self.submissions = Submissions(Inbox(lambda: self.study), self.clock)
+
+    def hand_in(self, knob: str, *levels: int) -> str:
+        idea = {"name": f"of {knob}", "hypothesis": "one of these is better", "factors": {knob: [*levels]}}
+        return hand_in(self.study, idea, self.clock)[0]
+
+    def states(self, *names: str) -> list[str]:
+        return [answer(self.journal, TAG, name)["state"] for name in names]
 
     @property
     def study(self) -> Study:
@@ -50,7 +62,8 @@ class Stage:
         self.backend = Simulated(self.night.world, self.clock)
         tell: Callable[[str, str], None] = lambda title, text: self.told.append((title, text))  # noqa: E731
         proposer = proposer or Ideas(self.clock, 1)
-        return Search(self.study, order, Outside(self.backend, proposer, Nobody(), self.said.append, tell), self.clock)
+        outside = Outside(self.backend, proposer, Nobody(), self.said.append, tell, self.submissions)
+        return Search(self.study, order, outside, self.clock)
 
     def run(self, proposer: Any = None, **asked: Any) -> Stop:
         return self.clock.run(self.search(proposer, **asked).run())
@@ -254,6 +267,79 @@ def test_what_a_person_writes_meanwhile_is_taken_up_with_the_next_wave_and_recor
     first, *_, last = proposer.contexts
     assert (first.edit, first.evaluated, first.gates) == ("train.py", False, ())
     assert last.lineage is not None and last.lineage.waves == 2 and "lesson 2" in brief(last)
+
+
+def test_what_is_handed_in_comes_before_what_the_proposer_says(make: Make) -> None:
+    stage, proposer = make(), Sayings(sweep("K01", 1, 2, 3), sweep("K02", 1, 2, 3))
+    names = [stage.hand_in("K05", 1, 2), stage.hand_in("K06", 1, 2)]
+    assert stage.run(proposer, waves=2).why == "waves"
+    assert [reading.wave(stage.journal, TAG, name).proposer for name in ("w01", "w02")] == ["submissions", "sayings"]
+    assert stage.states(*names) == ["ended", "ended"] and len(proposer.contexts) == 1
+    assert "wave w01: 4 candidates proposed by submissions" in stage.said
+
+
+def test_what_is_handed_in_while_ideas_have_run_out_goes_on_with_it(make: Make) -> None:
+    class Late(Sayings):
+        async def propose(self, context: Context, room: int) -> list[Proposal]:
+            if len(self.contexts) == 1:
+                stage.hand_in("K05", 1, 2)
+            return await super().propose(context, room)
+
+    stage = make()
+    assert stage.run(Late(sweep("K01", 1, 2, 3))).why == "exhausted"
+    proposers = [reading.wave(stage.journal, TAG, name).proposer for name in reading.waves(stage.journal, TAG)]
+    assert proposers == ["sayings", "submissions"]
+
+
+def test_with_submissions_alone_it_waits_for_the_next_and_gives_idle_clusters_back(make: Make) -> None:
+    stage = make()
+
+    async def main() -> Stop:
+        running = asyncio.ensure_future(stage.search(stage.submissions, caps=Caps(hours=12.0)).run())
+        names = []
+        for knob in ("K01", "K02"):
+            await stage.clock.sleep(3 * 3600.0)
+            names.append(stage.hand_in(knob, 1, 2))
+            assert stage.states(names[-1]) == ["waiting"]
+        stop = await running
+        assert stage.states(*names) == ["ended", "ended"]
+        return stop
+
+    assert stage.clock.run(main()).why == "budget"
+    begun = stage.times(WaveDesigned)
+    assert begun[1] - begun[0] == pytest.approx(3 * 3600.0, abs=5.0)
+    up = sum((lease.until or 0.0) - lease.since for lease in reading.leases(stage.journal, TAG)) / 3600
+    assert up < 4 * 6, f"four clusters for twelve hours would be 48 hours, these were up for {up:.1f}"
+
+
+def test_waiting_for_submissions_ends_when_somebody_says_so(make: Make) -> None:
+    stage = make()
+
+    async def main() -> Stop:
+        search = stage.search(stage.submissions)
+        running = asyncio.ensure_future(search.run())
+        await stage.clock.sleep(100.0)
+        search.stop(Stop("asked", "somebody asked it to stop"))
+        search.scheduler.wake()
+        return await running
+
+    assert stage.clock.run(main()).why == "asked" and stage.times(ProposerAsked) == []
+
+
+def test_what_is_refused_without_a_wave_is_in_the_journal_and_told_to_proposers(make: Make) -> None:
+    class Refusing(Sayings):
+        def refusals(self) -> list[Refusal]:
+            lacking = len(self.contexts) == 1
+            return [Refusal("lost", "it is better", "SEARCH is not there", Objection.EDIT)] if lacking else []
+
+    stage, proposer = make(), Refusing([], sweep("K01", 1, 2, 3))
+    with pytest.raises(NothingRan, match="SEARCH is not there"):
+        stage.run(proposer, waves=1)
+    assert [event.refusals[0].name for *_, event in stage.journal.events(TAG) if isinstance(event, ProposalsRefused)]
+    assert stage.run(proposer, waves=1).why == "waves"
+    lineage = proposer.contexts[-1].lineage
+    assert lineage is not None and lineage.refusals == {"edit": 1}
+    assert [one.reason for one in lineage.refused] == ["SEARCH is not there"]
 
 
 def test_what_proposers_cost_is_capped_at_their_worst(make: Make) -> None:

@@ -29,6 +29,7 @@ fleet: {H100: 13, H200: 3}
 llm: {model: claude-sonnet-5-5, effort: low, usd_per_call: 0.5, prices: {input: 2, output: 10}}
 early_stopping: false
 min_effect: 0.002
+simplicity: 0.0001
 timeout_minutes: 7.5
 ---
 # The research
@@ -92,6 +93,7 @@ def test_every_key_can_be_set() -> None:
         },
         "early_stopping": False,
         "min_effect": 0.002,
+        "simplicity": 0.0001,
         "timeout_minutes": 7.5,
     }
 
@@ -123,7 +125,7 @@ def test_a_section_within_a_section_may_be_empty_too() -> None:
             "min_effect: 0\nmin_efect: 1",
             "line 3: unknown key min_efect;"
             " known here: metric, gates, edit, tiers, budget, prices, fleet, llm, early_stopping, min_effect,"
-            " timeout_minutes",
+            " simplicity, timeout_minutes",
         ),
         (
             "budget: {hours: 1}\ntiers:\n\n  # ours\n  screening:\n    seed: 3",

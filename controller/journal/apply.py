@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import singledispatch
 from typing import Any
@@ -22,6 +23,7 @@ from controller.journal.events import (
     NoteAdded,
     NoteRetired,
     ProgramChanged,
+    ProposalsRefused,
     ProposerAnswered,
     ProposerAsked,
     RunStarted,
@@ -32,7 +34,7 @@ from controller.journal.events import (
     WaveDesigned,
     WaveEnded,
 )
-from controller.records import Candidate, Experiment, Label
+from controller.records import Candidate, Experiment, Label, Refusal
 
 
 def insert(db: sqlite3.Connection, table: str, rows: list[dict[str, Any]]) -> None:
@@ -151,13 +153,23 @@ def _(event: WaveDesigned, db: sqlite3.Connection, study: str, at: float) -> Non
             "high": proposal.high,
             "falsified_by": proposal.falsified_by,
             "repairs": proposal.repairs,
+            "submission": proposal.submission,
         }
         for name, proposal in event.proposals.items()
     ]
     insert(db, "proposals", proposals)
-    insert(db, "refusals", [{"study": study, "wave": wave.id, **asdict(refusal)} for refusal in event.refusals])
+    _add_refusals(db, study, wave.id, event.refusals)
     _add_candidates(db, study, list(event.candidates))
     _add_experiments(db, study, list(event.experiments))
+
+
+@apply.register
+def _(event: ProposalsRefused, db: sqlite3.Connection, study: str, at: float) -> None:
+    _add_refusals(db, study, "", event.refusals)
+
+
+def _add_refusals(db: sqlite3.Connection, study: str, wave: str, refusals: Sequence[Refusal]) -> None:
+    insert(db, "refusals", [{"study": study, "wave": wave, **asdict(refusal)} for refusal in refusals])
 
 
 def _add_candidates(db: sqlite3.Connection, study: str, candidates: list[Candidate]) -> None:

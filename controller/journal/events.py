@@ -91,6 +91,14 @@ class WaveDesigned:
 
 
 @dataclass(frozen=True, slots=True)
+class ProposalsRefused:
+    """A proposer was asked, and nothing of what it proposed may run: there is no wave to record this with."""
+
+    refusals: tuple[Refusal, ...]
+    kind: Literal["proposals_refused"] = "proposals_refused"
+
+
+@dataclass(frozen=True, slots=True)
 class RunStarted:
     """A controller began to run the study, with what was asked of it: clusters, infra, caps and the like."""
 
@@ -257,6 +265,7 @@ Event = (
     | RunStarted
     | RunStopped
     | WaveDesigned
+    | ProposalsRefused
     | ConfirmationPlanned
     | ClustersAsked
     | ClustersAwaited

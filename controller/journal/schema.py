@@ -1,6 +1,6 @@
 """The journal's tables. `events` is the truth; the others are what its events add up to, indexed for reading."""
 
-VERSION = 5
+VERSION = 6
 
 DDL = """
 CREATE TABLE events (
@@ -95,18 +95,22 @@ CREATE TABLE proposals (
     high       REAL,
     falsified_by TEXT NOT NULL,
     repairs    TEXT NOT NULL,
+    submission TEXT NOT NULL,
     PRIMARY KEY (study, proposal)
 ) WITHOUT ROWID;
 CREATE INDEX proposals_by_wave ON proposals (study, wave);
+CREATE INDEX proposals_submitted ON proposals (study, submission) WHERE submission != '';
 CREATE TABLE refusals (
     study      TEXT NOT NULL,
     wave       TEXT NOT NULL,
     name       TEXT NOT NULL,
     hypothesis TEXT NOT NULL,
     reason     TEXT NOT NULL,
-    label      TEXT NOT NULL
+    label      TEXT NOT NULL,
+    submission TEXT NOT NULL
 );
 CREATE INDEX refusals_by_wave ON refusals (study, wave);
+CREATE INDEX refusals_submitted ON refusals (study, submission) WHERE submission != '';
 CREATE TABLE candidates (
     study     TEXT NOT NULL,
     candidate TEXT NOT NULL,
@@ -207,8 +211,12 @@ STATISTICS = {
         "notes_open": "20 20 1",
     },
     "waves": {"waves": "1000 1000 1", "waves_by_number": "1000 1000 1", "waves_open": "3 3 1", "waves_kept": "9 9 1"},
-    "proposals": {"proposals": "20000 20000 1", "proposals_by_wave": "20000 20000 20"},
-    "refusals": {"refusals_by_wave": "10000 10000 10"},
+    "proposals": {
+        "proposals": "20000 20000 1",
+        "proposals_by_wave": "20000 20000 20",
+        "proposals_submitted": "100 100 1",
+    },
+    "refusals": {"refusals_by_wave": "10000 10000 10", "refusals_submitted": "100 100 1"},
     "candidates": {"candidates": "100000 100000 1", "candidates_by_model": "100000 100000 1"},
     "experiments": {
         "experiments": "100000 90000 1",

@@ -127,12 +127,18 @@ def _rules(context: Context) -> list[str]:
         if context.evaluated
         else "the number that the file itself prints; nobody checks it"
     )
+    priced = (
+        f" Every line of code more (ten tokens; comments are free) has to make it {context.simplicity:g} better still,"
+        " and one less may cost as much."
+        if context.simplicity
+        else ""
+    )
     gates = f"; and it must keep {', '.join(context.gates)}" if context.gates else ""
     return [
         f"- Only {context.edit or 'the editable file'} is changed. The metric is {name}: {better} is better. It is"
         f" {whose}.",
         f"- A candidate is kept if fresh seeds beside the incumbent show it better by {context.min_effect:g} at least,"
-        f" with an interval that excludes no improvement{gates}.",
+        f" with an interval that excludes no improvement{gates}.{priced}",
         f"- A change is candidate minus control, in the metric's unit: {sign} is better. σ is the standard deviation of"
         " one run; of many cells of screening the best look better than they are. [low, high] is a 95 % interval. An"
         " effect is averaged over what else varied: `A → B` from the one level to the other, `= A` of this level from"
@@ -224,7 +230,7 @@ def _crashes(study: Lineage) -> list[str]:
 
 def _pending(design: PastDesign) -> str:
     levels = [f"{factor.knob} ∈ {{{', '.join(map(repr, factor.levels))}}}" for factor in design.factors]
-    return _data(", ".join(levels) or "an edit")
+    return _data(", ".join([*(["an edit"] if design.edited else []), *levels]))
 
 
 def _standing(study: Lineage) -> list[str]:

@@ -14,6 +14,8 @@ J. Royal Statistical Society B 13, 1951). What room is left screens knobs that w
 Zoom in. A step that made the score worse, or that was tried alone already and is not the incumbent, is halved, down to
 a quarter: the best value lies between. Knobs without a resolved effect come back last, with half the step.
 
+Only what ran on the incumbent's file counts: what others vary on top of an edit says nothing here until it is kept.
+
 No model is proposed twice, nor one that fails the file's assertions. When every knob is done, so is this proposer. It
 draws no lots: the same study gets the same proposals, whatever the seed.
 """
@@ -39,7 +41,7 @@ class Doe:
     async def propose(self, context: Context, room: int) -> list[Proposal]:
         """Proposals of `room` cells at most, best first; none once everything has been tried."""
         draft = Draft(context, room)
-        asked = {factor.knob for design in context.pending for factor in design.factors}
+        asked = {factor.knob for design in context.pending if design.of_incumbent for factor in design.factors}
         # What is being screened now will be known soon: meanwhile the others, if there are any.
         knobs = [knob for knob in ranked(draft.present) if knob not in asked] or ranked(draft.present)
         known = learn(context.history, draft.present, minimize=context.minimize, min_effect=context.min_effect)

@@ -6,8 +6,9 @@ history, so a proposer that was restarted knows what it knew.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TypeGuard
 
@@ -33,13 +34,15 @@ def learn(history: Sequence[PastWave], present: Knobs, *, minimize: bool, min_ef
     """A lesson for every number among the present knobs that was varied, from all waves in their order.
 
     An effect counts if its interval excludes 0 and it is at least `min_effect`. A step is halved when a wave offered it
-    and the score spoke against it or said nothing: then the best value lies nearer.
+    and the score spoke against it or said nothing: then the best value lies nearer. What ran on top of an edit teaches
+    nothing of a file without it.
     """
     noise = pooled([wave.controls for wave in history])
     lessons: dict[str, Lesson] = {}
     for at, wave in enumerate(history):
-        slopes = _slopes(wave, noise, minimize=minimize)
-        for factor in _merged(factor for design in wave.designs for factor in design.factors):
+        told = [(design, design_effects(design, wave, noise)) for design in wave.designs if design.of_incumbent]
+        slopes = _slopes([effects for _, effects in told], wave.base, minimize=minimize)
+        for factor in _merged(factor for design, effects in told for factor in _told_apart(design, effects, wave)):
             base = wave.base.get(factor.knob)
             after = _after(history[at + 1 :], factor.knob, present)
             if not _is_number(base) or not _is_number(after):
@@ -50,8 +53,7 @@ def learn(history: Sequence[PastWave], present: Knobs, *, minimize: bool, min_ef
             if direction:
                 better = [level for level in factor.levels if _is_number(level) and _sign(level - base) == direction]
                 lessons[factor.knob] = Lesson(direction, abs(slope), before.step if better else before.step / 2)
-            elif len(factor.levels) > 1 and not (before.direction and _sign(after - base) == before.direction):
-                # One level beside the incumbent's is part of a larger change, which shows nothing of this knob.
+            elif not (before.direction and _sign(after - base) == before.direction):
                 lessons[factor.knob] = Lesson(0, 0.0, before.step / 2)
     return lessons
 
@@ -59,15 +61,18 @@ def learn(history: Sequence[PastWave], present: Knobs, *, minimize: bool, min_ef
 def design_effects(design: PastDesign, wave: PastWave, noise: Noise | None) -> Effects:
     """The effects of one design's factors on the metric, from its cells and the wave's controls.
 
-    Of a pruned cell it is taken as known that its score is worse than the controls' mean.
+    Of a pruned cell it is taken as known that its score is worse than the controls' mean. Nothing else is made of the
+    controls where the design was edited: what the edit does would be put down to the knobs in which they differ.
     """
-    factors = [factor for factor in design.factors if factor.knob in wave.base]
     runs = [({**wave.base, **cell.knobs}, cell.score) for cell in design.cells if cell.score is not None]
     pruned = [{**wave.base, **cell.knobs} for cell in design.cells if cell.pruned and wave.controls]
-    if not (runs or pruned) or not factors:
+    scored = runs if design.edited else runs + [(wave.base, score) for score in wave.controls]
+    known = [*(knobs for knobs, _ in scored), *pruned]
+    factors = [factor for factor in design.factors if all(factor.knob in knobs for knobs in known)]
+    if not (runs or pruned) or not scored or not factors:
         return Effects((), ())
     return estimate_effects(
-        runs + [(wave.base, score) for score in wave.controls],
+        scored,
         factors,
         noise,
         censored=[(knobs, fmean(wave.controls)) for knobs in pruned],
@@ -76,13 +81,27 @@ def design_effects(design: PastDesign, wave: PastWave, noise: Noise | None) -> E
 
 
 def hopeless(history: Sequence[PastWave]) -> frozenset[tuple[str, str]]:
-    """Knobs with values, as source text, that at least two cells tried and none survived. A pruned cell did: it ran."""
-    survived: dict[tuple[str, str], list[bool]] = {}
+    """Knobs with values, as source text, that at least two cells tried and none survived. A pruned cell did: it ran.
+
+    One of these cells must have had nothing else to fail of: all else in it survived in other cells, or in controls.
+    What failed on top of an edit is left out, as it may have failed of that.
+    """
+    survived: set[tuple[str, str]] = set()
+    failed: list[set[tuple[str, str]]] = []
     for wave in history:
-        for cell in (cell for design in wave.designs for cell in design.cells):
-            for knob, value in cell.knobs.items():
-                survived.setdefault((knob, repr(value)), []).append(cell.score is not None or cell.pruned)
-    return frozenset(level for level, found in survived.items() if len(found) > 1 and not any(found))
+        survived |= _levels(wave.base) if wave.controls else set()
+        for cell in (cell for design in wave.designs if design.of_incumbent for cell in design.cells):
+            if cell.score is not None or cell.pruned:
+                survived |= _levels(cell.knobs)
+            else:
+                failed.append(_levels(cell.knobs))
+    suspects = [levels - survived for levels in failed]
+    tries = Counter(level for levels in suspects for level in levels)
+    return frozenset(level for levels in suspects for level in levels if len(levels) == 1 and tries[level] > 1)
+
+
+def _levels(knobs: Knobs) -> set[tuple[str, str]]:
+    return {(knob, repr(value)) for knob, value in knobs.items()}
 
 
 def _after(later: Sequence[PastWave], knob: str, present: Knobs) -> Value:
@@ -90,12 +109,25 @@ def _after(later: Sequence[PastWave], knob: str, present: Knobs) -> Value:
     return next((wave.base[knob] for wave in later if knob in wave.base), present.get(knob))
 
 
-def _slopes(wave: PastWave, noise: Noise | None, *, minimize: bool) -> dict[str, float]:
+def _told_apart(design: PastDesign, effects: Effects, wave: PastWave) -> list[Factor]:
+    """The factors of which a design of these `effects` can tell something, as it varies each apart from the others.
+
+    A cell that changes many knobs at once shows nothing of any of them, however many such cells there are beside it.
+    """
+    if any(cell.score is None for cell in design.cells):
+        # That cells fail says something of their values too.
+        scored = replace(design, cells=tuple(replace(cell, score=0.0, pruned=False) for cell in design.cells))
+        effects = design_effects(scored, wave, None)
+    knobs = {effect.term.knobs for effect in effects.estimated}
+    return [factor for factor in design.factors if (factor.knob,) in knobs]
+
+
+def _slopes(found: Sequence[Effects], base: Knobs, *, minimize: bool) -> dict[str, float]:
     """For each knob with a resolved effect the improvement a step up brings; negative where a step down improves."""
     slopes: dict[str, float] = {}
-    for design in wave.designs:
-        for effect in design_effects(design, wave, noise).estimated:
-            slope = _slope(effect, wave.base, minimize=minimize)
+    for effects in found:
+        for effect in effects.estimated:
+            slope = _slope(effect, base, minimize=minimize)
             if slope and abs(slope) > abs(slopes.get(effect.term.knobs[0], 0.0)):
                 slopes[effect.term.knobs[0]] = slope
     return slopes
@@ -104,7 +136,8 @@ def _slopes(wave: PastWave, noise: Noise | None, *, minimize: bool) -> dict[str,
 def _slope(effect: Effect, base: Knobs, *, minimize: bool) -> float:
     """An effect as improvement per step up, where it is that of one number and resolved; else 0."""
     knob, levels = effect.term.knobs[0], effect.term.levels
-    at, unresolved = base[knob], effect.low is not None and effect.high is not None and effect.low <= 0 <= effect.high
+    at = base.get(knob)
+    unresolved = effect.low is not None and effect.high is not None and effect.low <= 0 <= effect.high
     if unresolved or not _is_number(at):
         return 0.0
     better = -effect.estimate if minimize else effect.estimate

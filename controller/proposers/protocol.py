@@ -14,8 +14,8 @@ from controller.records import Factor, Knobs, Note, Proposal, Refusal
 class Observation:
     """One cell of an earlier wave: all its factors' values, and its score.
 
-    The score is None where it failed or never ran, and where it was `pruned`: ended early, as it was clearly worse than
-    the wave's controls at the same point.
+    The score is None where it failed or has not run yet, and where it was `pruned`: ended early, as it was clearly
+    worse than the wave's controls at the same point.
     """
 
     knobs: Knobs
@@ -25,14 +25,23 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class PastDesign:
-    """What became of one proposal: its factors as proposed, and its cells.
+    """What became of one proposal: its factors as proposed, and its cells, less those that were lost or called off.
 
     Effects are estimated from one design and the wave's controls: another design of the wave varies other knobs, and
-    taken together the two could not be told apart.
+    taken together the two could not be told apart. The cells of one that was `edited` ran another file than the
+    controls, which are left out: its effects are those of its knobs on top of the edit. `kept` says whether one of its
+    cells was.
     """
 
     factors: tuple[Factor, ...]
     cells: tuple[Observation, ...]
+    edited: bool = False
+    kept: bool = False
+
+    @property
+    def of_incumbent(self) -> bool:
+        """Whether its cells tell of the incumbent's file: it had no edit, or the edit was kept with one of them."""
+        return self.kept or not self.edited
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +245,7 @@ class Context:
     that was it, or is being tried; `pending` are the designs that are being screened meanwhile; `seed` makes a proposer
     that draws lots repeat itself. `program` is what a person tells proposers in program.md, `gates` are the bounds that
     a candidate must keep, `edit` is the path of the editable file; what it scores is `evaluated` by our harness, or
-    else its own word.
+    else its own word. Each line of code that a candidate adds must earn `simplicity`.
     """
 
     source: str
@@ -251,6 +260,7 @@ class Context:
     gates: tuple[str, ...] = ()
     edit: str = ""
     evaluated: bool = True
+    simplicity: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +308,14 @@ class Frugal(Protocol):
 
     def afford(self, payable: Callable[[float], bool]) -> None:
         """Make `usd_at_most` something that is `payable`, if need be 0; it is told before it is asked."""
+
+
+@runtime_checkable
+class Hasty(Protocol):
+    """A proposer that can answer sooner, if need be."""
+
+    def hurry(self) -> None:
+        """Clusters run out of work: answer as soon as may be. May be told again and again."""
 
 
 @runtime_checkable

@@ -1,7 +1,8 @@
 """Never idle, never stuck: one proposer that thinks, and another that answers whenever the first does not.
 
-`first` is asked. While it takes longer than there is patience for, fails, costs more than there is left, or proposes
-nothing that may run, `meanwhile` answers, and a line says so, once until `first` answers again. An answer that comes
+`first` is asked. While clusters run out of work and it takes longer than there is patience for, where it fails, costs
+more than there is left, or proposes nothing that may run, `meanwhile` answers, and a line says so, once until `first`
+answers again. An answer that comes
 late serves the next call, its edits made anew where the incumbent has changed since. After a failure `first` is left
 alone for a while, longer after each further one; where its answers go round in circles, `LOOPS` in a row with nothing
 that may run, it is told so with the next question.
@@ -29,7 +30,7 @@ from controller.text import clip
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 120.0
-"""How long `first` may think before the other answers, while clusters would soon have nothing to do."""
+"""How long `first` may think though clusters have nothing to do."""
 PAUSE_SECONDS = 60.0
 """How long it is left alone after a failure; twice as long after each further one in a row."""
 MOST_PAUSE_SECONDS = 900.0
@@ -88,6 +89,8 @@ class Relay:
         self._failures = 0
         self._circles = 0
         self._not_before = 0.0
+        self._hurried = asyncio.Event()
+        """Set once clusters run out of work while `first` thinks."""
         self._stands_in = False
         """Whether `meanwhile` answered last."""
         self._refusals: list[Refusal] = []
@@ -130,20 +133,29 @@ class Relay:
                 raise Unavailable(f"{self._first.name} {nothing}") from None
         return self._stood_in(found, str(nothing))
 
+    def hurry(self) -> None:
+        """Clusters run out of work: no more than the rest of the patience is left."""
+        self._hurried.set()
+
     async def _answer(self, context: Context, payable: bool) -> list[Proposal]:
         """What `first` proposes, as far as there is patience. Raises _Nothing."""
         if self._call is None:
             raise _Nothing("is left alone for a while" if payable else "costs more than is left for language models")
-        left = self._call.at + self._patience - self._clock.monotonic()
-        if left > 0 and not self._call.task.done():
-            timer = asyncio.ensure_future(self._clock.sleep(left))
-            try:
-                await asyncio.wait({self._call.task, timer}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                timer.cancel()
         if not self._call.task.done():
-            raise _Nothing(f"has been thinking for more than {self._patience:.0f} seconds")
+            self._hurried.clear()
+            patience = asyncio.ensure_future(self._lose_patience(self._call.at))
+            try:
+                await asyncio.wait({self._call.task, patience}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                patience.cancel()
+        if not self._call.task.done():
+            seconds = self._clock.monotonic() - self._call.at
+            raise _Nothing(f"has been thinking for {seconds:.0f} seconds, and clusters run out of work")
         return self._heard(self._call, context)
+
+    async def _lose_patience(self, since: float) -> None:
+        await self._clock.sleep(max(0.0, since + self._patience - self._clock.monotonic()))
+        await self._hurried.wait()
 
     def jottings(self) -> Sequence[Jotting]:
         """The notes that they want taken."""

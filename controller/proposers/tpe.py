@@ -11,8 +11,9 @@ that were tried, or that the file asserts (`assert SHAPE in ("flat", "steep")`).
 
 Nothing is remembered between calls: each one is told all earlier cells, the controls as what the incumbent scored,
 whatever failed or was pruned as worse than all that has a score, and what is being screened as running, which TPE takes
-for bad until it is known (the constant liar) and so looks elsewhere. No model is proposed twice, nor one that fails the
-file's assertions. The same study gets the same proposals.
+for bad until it is known (the constant liar) and so looks elsewhere. Cells on top of an edit that was not kept are left
+out: theirs was another file, with a score, and perhaps with values, of its own. No model is proposed twice, nor one
+that fails the file's assertions. The same study gets the same proposals.
 """
 
 from __future__ import annotations
@@ -214,8 +215,8 @@ def _choice(knob: str, value: Value, others: Sequence[Value]) -> Axis | None:
 def _tried(context: Context) -> dict[str, list[Value]]:
     """The values that each knob has had in a wave."""
     found: dict[str, list[Value]] = {}
-    designs = [design for wave in context.history for design in wave.designs]
-    for factor in (factor for design in (*designs, *context.pending) for factor in design.factors):
+    designs = [*(design for wave in context.history for design in wave.designs), *context.pending]
+    for factor in (factor for design in designs if design.of_incumbent for factor in design.factors):
         found.setdefault(factor.knob, []).extend(factor.levels)
     return found
 
@@ -241,13 +242,13 @@ def _told(context: Context, present: Knobs, found: Sequence[Axis]) -> Iterator[_
     for wave in reversed(context.history):
         # A knob that was no factor then had the value that the next wave with it began from, or has it still.
         base |= {knob: value for knob, value in wave.base.items() if knob in present}
-        seen = [(cell.knobs, cell.score) for design in wave.designs if design.factors for cell in design.cells]
+        seen = [(cell.knobs, cell.score) for design in wave.designs if design.of_incumbent for cell in design.cells]
         seen += [({}, sum(wave.controls) / len(wave.controls))] if wave.controls else []
         finished += [_Cell(at, score) for knobs, score in seen if (at := _place(knobs, base, found)) is not None]
     for cell in reversed(finished[:OBSERVATIONS]):
         yield replace(cell, score=cell.score if cell.score is not None and isfinite(cell.score) else None)
     for design in context.pending:
-        for one in design.cells if design.factors else ():
+        for one in design.cells if design.of_incumbent else ():
             if (at := _place(one.knobs, present, found)) is not None:
                 yield _Cell(at, running=True)
 

@@ -48,20 +48,21 @@ def compare(
     return Comparison(change, change - half, change + half)
 
 
-def verdict(comparison: Comparison, min_effect: float, *, minimize: bool) -> Verdict:
+def verdict(comparison: Comparison, min_effect: float, *, minimize: bool, cost: float = 0.0) -> Verdict:
     """What a comparison allows to be said about its candidate.
 
     Keep: the whole interval is an improvement, and the estimate one of at least `min_effect` (≥ 0, in the metric's
-    unit). Discard: even the favourable end of the interval improves by less than that. Inconclusive: anything
-    else, and whatever has no interval.
+    unit) and the `cost` of more code. Of less code the cost is negative: the interval may then reach that far into
+    what is worse, and the estimate must be no worse. Discard: even the favourable end of the interval improves by less
+    than is asked for. Inconclusive: anything else, and whatever has no interval.
     """
     change, low, high = comparison.change, comparison.low, comparison.high
     if change is None or low is None or high is None:
         return Verdict.INCONCLUSIVE
     worst, gain, best = (-high, -change, -low) if minimize else (low, change, high)
-    if worst > 0 and gain >= min_effect:
+    if worst > min(cost, 0.0) and gain >= max(min_effect + cost, 0.0):
         return Verdict.KEEP
-    if best < min_effect:
+    if best < max(min_effect + cost, 0.0):
         return Verdict.DISCARD
     return Verdict.INCONCLUSIVE
 

@@ -129,9 +129,9 @@ def test_optuna_searches_in_a_simulation(foreign: Path, run_process: Command) ->
 @pytest.mark.parametrize(
     ("proposer", "said"),
     [
-        ("oracle", "there is no proposer oracle; there are doe and optuna, or give a command that runs an agent, or"),
-        ("", "there is no proposer ; there are doe and optuna"),
-        (" ", "there is no proposer  ; there are doe and optuna"),
+        ("oracle", "there is no proposer oracle; there are doe, optuna and submissions, or give a command that"),
+        ("", "there is no proposer ; there are doe, optuna and submissions"),
+        (" ", "there is no proposer  ; there are doe, optuna and submissions"),
     ],
 )
 def test_what_is_neither_is_a_mistake(proposer: str, said: str, cli: Command, foreign: Path, files: Files) -> None:

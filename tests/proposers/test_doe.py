@@ -11,6 +11,7 @@ import pytest
 from controller.designs import cells, controls_for
 from controller.edits import broken_promise, model_digest, read_knobs, set_knobs
 from controller.proposers import Context, Doe, Observation, PastDesign, PastWave
+from controller.proposers.tpe import Optuna
 from controller.records import Design, Factor, Knobs, Proposal, Value
 
 TRAIN = (Path(__file__).parents[2] / "train" / "train.py").read_text()
@@ -169,6 +170,40 @@ async def test_what_is_being_screened_is_left_alone_as_long_as_there_is_somethin
     )
     again = await Doe().propose(single, 2)
     assert {factor.knob for proposal in again for factor in proposal.factors} == {"LR"}, "there is nothing else"
+
+
+async def test_what_is_being_screened_on_top_of_an_edit_need_not_be_waited_for() -> None:
+    context = Study(TRAIN, bowl).context()
+    first = await Doe().propose(context, 12)
+    pending = tuple(PastDesign(proposal.factors, (), edited=True) for proposal in first)
+    assert await Doe().propose(replace(context, pending=pending), 12) == first
+
+
+@pytest.mark.parametrize("score", [0.5, 1.0, 2.0, None])
+async def test_an_edit_changes_nothing_for_the_knobs_of_the_file_without_it(score: float | None) -> None:
+    study = Study(TRAIN, bowl)
+    first = await Doe().propose(study.context(), 12)
+    base = {knob: read_knobs(TRAIN)[knob] for knob in ("MATRIX_LR", "DEPTH")}
+    factors = (Factor("MATRIX_LR", (0.02, 0.04, 0.08)), Factor("DEPTH", (6, 8)))
+    tried = tuple(Observation(cell, score) for cell in cells(Design.FULL, factors, base))
+    design = PastDesign(factors, tried, edited=True)
+    study.history.append(PastWave("w0", base, (design,), (1.0, 1.001, 0.999), False))
+    assert await Doe().propose(study.context(), 12) == first
+
+
+async def test_knobs_that_only_optuna_has_moved_are_screened_with_their_whole_step() -> None:
+    study = Study(TRAIN, lambda knobs: 1.0)
+    first = await Doe().propose(study.context(), 12)
+    drawn = await Optuna().propose(study.context(), 12)
+    base = read_knobs(TRAIN)
+    varied = {factor.knob: base[factor.knob] for proposal in drawn for factor in proposal.factors}
+    designs = [
+        PastDesign(proposal.factors, (Observation({**varied, **{f.knob: f.levels[0] for f in proposal.factors}}, 1.1),))
+        for proposal in drawn
+    ]
+    assert len(designs) == 12
+    study.history.append(PastWave("w0", varied, tuple(designs), (1.0, 1.001, 0.999), False))
+    assert await Doe().propose(study.context(), 12) == first
 
 
 async def test_what_was_tried_is_asked_for_model_by_model() -> None:

@@ -111,8 +111,13 @@ class Scene:
     def run(self, main: Callable[[Scene], Coroutine[Any, Any, None]]) -> None:
         self.clock.run(main(self))
 
-    async def names(self, context: Context, room: int = 4) -> list[str]:
-        return [one.name for one in await self.relay.propose(context, room)]
+    async def names(self, context: Context, room: int = 4, pressing: bool = True) -> list[str]:
+        """What it proposes, where clusters soon run out of work, or have enough."""
+        asked = asyncio.ensure_future(self.relay.propose(context, room))
+        await self.clock.sleep(0)
+        if pressing:
+            self.relay.hurry()
+        return [one.name for one in await asked]
 
 
 def test_the_first_answers_as_long_as_it_does(tmp_path: Path) -> None:
@@ -138,7 +143,7 @@ def test_one_that_thinks_too_long_is_stood_in_for_and_its_answer_serves_the_next
         assert relay.usd_spent == pytest.approx(0.4), "and so less than nothing, this time"
         assert len(scene.thinker.asked) == 1
         assert scene.said == [
-            "thinker has been thinking for more than 120 seconds: stand-in proposes meanwhile",
+            "thinker has been thinking for 120 seconds, and clusters run out of work: stand-in proposes meanwhile",
             "thinker proposes again",
         ]
 
@@ -146,9 +151,30 @@ def test_one_that_thinks_too_long_is_stood_in_for_and_its_answer_serves_the_next
 
 
 def test_patience_can_be_longer() -> None:
-    clock = VirtualClock()
-    relay = Relay(Thinker(clock, (300.0, [wide(8)])), StandIn(), clock, patience=400.0)
-    assert [one.name for one in clock.run(relay.propose(context(), 4))] == ["width 8"]
+    async def main(scene: Scene) -> None:
+        scene.relay = Relay(scene.thinker, StandIn(), scene.clock, patience=400.0)
+        assert await scene.names(context()) == ["width 8"]
+
+    Scene((300.0, [wide(8)])).run(main)
+
+
+def test_it_may_think_as_long_as_clusters_have_work() -> None:
+    async def main(scene: Scene) -> None:
+        assert await scene.names(context(), pressing=False) == ["width 8"]
+        assert scene.clock.monotonic() == pytest.approx(3000.0) and scene.said == []
+
+    Scene((3000.0, [wide(8)])).run(main)
+
+
+def test_where_they_run_out_of_it_while_it_thinks_it_has_no_more_time() -> None:
+    async def main(scene: Scene) -> None:
+        asked = asyncio.ensure_future(scene.names(context(), pressing=False))
+        await scene.clock.sleep(1000.0)
+        assert not asked.done()
+        scene.relay.hurry()
+        assert await asked == ["standing in"] and scene.clock.monotonic() == pytest.approx(1000.0)
+
+    Scene((3000.0, [wide(8)])).run(main)
 
 
 def test_a_late_answer_is_held_against_what_is_known_by_now() -> None:
@@ -168,7 +194,7 @@ def test_a_late_answer_is_held_against_what_is_known_by_now() -> None:
 def test_a_late_edit_is_made_anew_where_the_incumbent_has_changed() -> None:
     late = [
         replace(wide(8, "an edit"), edit=EDITED),
-        Proposal("no more", "h", (), edit=TRAIN.replace("RATE = 0.5", "RATE = 0.9 - 0.1")),
+        Proposal("no more", "h", (), edit=TRAIN.replace("RATE = 0.5", "HALF = 0.25\nRATE = 2 * HALF")),
         wide(9),
     ]
 

@@ -211,13 +211,31 @@ async def test_the_range_follows_the_incumbent_and_keeps_what_has_been_seen() ->
 async def test_cells_that_cannot_be_placed_are_not_misread() -> None:
     """An edit's, one with knobs that are no more, and one that varies what is not searched."""
     source = 'LR = 0.04\nNAME = "a"\nprint(LR, NAME)\n'
-    edit = PastDesign((), (Observation({"LR": 0.04}, 0.0),))
+    edit = PastDesign((), (Observation({"LR": 0.04}, 0.0),), edited=True)
     gone = PastDesign((Factor("GONE", (1,)),), (Observation({"LR": 0.02, "GONE": 1}, 0.0),))
     other = PastDesign((Factor("TEXT", ("x",)),), (Observation({"TEXT": "x", "LR": 0.02}, 0.0),))
     strange = PastDesign((Factor("LR", ("x",)),), (Observation({"LR": "x"}, float("nan")),))
     wave = PastWave("w0", {"LR": 0.04, "GONE": 2}, (edit, gone, other, strange), (), False)
     context = Context(source, True, 0.0005, {}, (wave,), 0)
     assert "nothing is known yet" in (await Optuna().propose(context, 1))[0].hypothesis
+
+
+async def test_cells_on_top_of_an_edit_count_once_the_edit_was_kept() -> None:
+    source = 'LR = 0.04\nKIND = "a"\nprint(LR, KIND)\n'
+    factors = (Factor("LR", (0.001,)), Factor("KIND", ("b",)))
+    edit = PastDesign(factors, (Observation({"LR": 0.001, "KIND": "b"}, 0.5),), edited=True)
+    other = PastDesign(factors[:1], (Observation({"LR": 0.001}, None),), edited=True)
+
+    async def asked(*designs: PastDesign, running: tuple[PastDesign, ...] = ()) -> tuple[list[str], str]:
+        history = (PastWave("w0", {"LR": 0.04, "KIND": "a"}, designs, (), False),)
+        context = Context(source, True, 0.0005, {}, history, 0, running)
+        found = [axis.knob for axis in axes(context, read_knobs(source))]
+        return found, (await Optuna().propose(context, 1))[0].hypothesis
+
+    nothing = await asked()
+    assert nothing == await asked(edit, other) == await asked(running=(edit, other)), "the file that has b is another"
+    knobs, why = await asked(replace(edit, kept=True))
+    assert knobs == ["LR", "KIND"] and "of 1 so far" in why
 
 
 async def test_what_was_tried_is_asked_for_model_by_model() -> None:

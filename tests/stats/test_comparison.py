@@ -151,3 +151,27 @@ def test_new_runs_fall_into_the_prediction_interval_as_often_as_it_says() -> Non
 def test_a_prediction_from_nothing_is_refused(scores: list[float], repeats: int) -> None:
     with pytest.raises(ValueError, match="at least one"):
         prediction_interval(scores, Noise(1.0, 3), repeats)
+
+
+@pytest.mark.parametrize(
+    ("change", "half", "cost", "expected"),
+    [
+        (-0.0015, 0.001, 0.0, KEEP),
+        (-0.0015, 0.001, 0.0012, INCONCLUSIVE),
+        (-0.0015, 0.0001, 0.0012, DISCARD),
+        (-0.0030, 0.001, 0.0012, KEEP),
+        (-0.0004, 0.001, -0.002, KEEP),
+        (0.0, 0.001, -0.002, KEEP),
+        (0.0001, 0.001, -0.002, INCONCLUSIVE),
+        (0.0, 0.003, -0.002, INCONCLUSIVE),
+        (-0.0004, 0.00005, 0.0, DISCARD),
+        (-0.0004, 0.0001, -0.0002, KEEP),
+        (0.002, 0.001, -0.1, DISCARD),
+    ],
+)
+def test_more_code_has_to_earn_its_place_and_less_may_score_the_same(
+    change: float, half: float, cost: float, expected: Verdict
+) -> None:
+    for sign in (1, -1):
+        ends = sorted((sign * (change - half), sign * (change + half)))
+        assert verdict(Comparison(sign * change, *ends), 0.0005, minimize=sign > 0, cost=cost) is expected

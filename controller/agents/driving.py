@@ -1,0 +1,148 @@
+"""What an agent that drives us does: read the brief, hand in ideas, wait for what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from controller.agents.answers import OVER, answer
+from controller.clock import Clock
+from controller.inbox import hand_in, waiting
+from controller.journal import reading
+from controller.opening import open_to_read, study_is_running
+from controller.proposers.brief import brief
+from controller.records import NothingRan, UserError
+from controller.study import Study, branch_name
+from controller.text import describe
+from controller.wave import context_of
+from controller.workspace import find
+
+LOOKS_SECONDS = 1.0
+GRACE_SECONDS = 10.0
+"""How long a controller that takes up what was handed in may take to begin."""
+START = "`autoresearch run --proposer submissions --clusters N`"
+"""What takes up submissions, and nothing else."""
+
+IDEA = """
+# How to answer
+
+Hand ideas in with `autoresearch submit`, or the tool `submit`: an edit of `{edit}`, levels of knobs to cross on top of
+it, or both, with a hypothesis and what you predict. Each is checked at once, and refused with the reason where it can't
+run or was tried before. `wait` tells what became of it.
+"""
+
+
+@contextmanager
+def open_study(start: Path, tag: str | None) -> Iterator[Study]:
+    """The study around `start`, to be read. Raises UserError where there is none."""
+    journal, tag = open_to_read(start, tag)
+    try:
+        yield Study(tag, find(start), journal, branch_name(tag))
+    finally:
+        journal.close()
+
+
+def brief_of(study: Study) -> str:
+    """All that an agent should know before it has an idea, as Markdown of bounded size."""
+    return brief(context_of(study)) + IDEA.format(edit=study.workspace.edit)
+
+
+def submit(study: Study, idea: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
+    """Hand in an idea; what it is called, how many cells it has, which of them won't run, and what happens next.
+
+    Raises UserError with the reason where it is refused.
+    """
+    name, vetted = hand_in(study, idea, clock)
+    runs = study_is_running(study.journal, study.tag)
+    when = "it is part of the next wave" if runs else f"nobody runs study {study.tag}: {START} takes it up"
+    return {
+        "submission": name,
+        "study": study.tag,
+        "cells": len(vetted.models),
+        "left_out": list(vetted.left_out),
+        "running": runs,
+        "next": when,
+    }
+
+
+async def wait_for(
+    study: Study,
+    names: Sequence[str],
+    seconds: float | None,
+    clock: Clock,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[dict[str, Any]]:
+    """What became of the submissions called `names`; without names, of those that are open, or else were last.
+
+    Waits for that as long as somebody runs the study, or for `seconds`; `say` is told of each step on the way. Raises
+    UserError where nobody knows of such a submission, NothingRan where nobody runs the study.
+    """
+    journal, tag = study.journal, study.tag
+    names = list(names) or _latest(study)
+    began, last_seen = clock.monotonic(), clock.monotonic()
+    told: dict[str, str] = {}
+    while True:
+        runs = study_is_running(journal, tag)
+        # Read after that: what a controller has recorded before it went is not missed.
+        found = [answer(journal, tag, name) for name in names]
+        for one in found:
+            if told.get(one["submission"]) != (line := _step(one)):
+                told[one["submission"]] = line
+                say(line)
+        now = clock.monotonic()
+        last_seen = now if runs else last_seen
+        if all(one["state"] in OVER for one in found) or (seconds is not None and now - began >= seconds):
+            return found
+        if now - last_seen >= GRACE_SECONDS:
+            raise NothingRan(f"nobody runs study {tag}, so that nothing more comes of this; {START} goes on with it")
+        await clock.sleep(LOOKS_SECONDS if seconds is None else min(LOOKS_SECONDS, began + seconds - now))
+
+
+def _latest(study: Study) -> list[str]:
+    """The submissions of which something is still to come, or, where there are none, those of the latest wave."""
+    journal, tag = study.journal, study.tag
+    taken_up = reading.submissions(journal, tag)
+    # A letter stays a while after it has been taken up.
+    letters = [one for one in waiting(journal.path.parent, tag) if reading.submitted(journal, tag, one) == (None, [])]
+    still_open = [name for name, _, ended in taken_up if not ended] + letters
+    if not still_open and not taken_up:
+        raise UserError(f"nothing was submitted to study {tag} yet; see `autoresearch submit --help`")
+    return still_open or [name for name, wave, _ in taken_up if wave == taken_up[-1][1]]
+
+
+def lines_of(found: Mapping[str, Any]) -> list[str]:
+    """What became of a submission, for a person: a line for each cell, and what was concluded."""
+    lines = [_step(found)] if found["state"] != "ended" else []
+    cells = found.get("cells", ())
+    lines += [f"  {cell['candidate']} {describe(cell['knobs']) or 'the edit'}: {_came(cell)}" for cell in cells]
+    if found.get("conclusion"):
+        lines.append(f"{found['submission']} {found['wave']}: {found['conclusion']}")
+    return lines
+
+
+def _step(found: Mapping[str, Any]) -> str:
+    """Where a submission is, in a line."""
+    head = " ".join(filter(None, [found["submission"], found.get("wave")]))
+    match found["state"]:
+        case "waiting":
+            return f"{head} waits for the next wave"
+        case "refused":
+            return f"{head} is refused: {found['reason']}"
+        case "screening" | "confirming" as state:
+            return f"{head} {state}, {found['left']} of the wave's experiments left"
+        case state:
+            return f"{head} {state}"
+
+
+def _came(cell: Mapping[str, Any]) -> str:
+    if cell["score"] is None:
+        return f"{cell['status']}{': ' if cell['reason'] else ''}{cell['reason']}"
+    parts = [f"{cell['score']:.6f}"]
+    if cell["change"] is not None:
+        parts.append(f"{cell['change']:+.6f} against the controls")
+    if cell["confirmed"] is not None:
+        interval = f" [{cell['low']:+.6f}, {cell['high']:+.6f}]" if cell["low"] is not None else ""
+        parts.append(f"confirmed {cell['confirmed']:+.6f}{interval}, {cell['verdict']}")
+    return ", ".join(parts)
