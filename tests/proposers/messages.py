@@ -1,11 +1,11 @@
-"""Anthropic's Messages API on this machine: each question is answered with the next line of a script, streamed."""
+"""Anthropic's Messages API on this machine: answers are streamed, from a script or by whoever plays the model."""
 
 from __future__ import annotations
 
 import json
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
@@ -97,18 +97,37 @@ class Garbles:
 
 
 Line = Says | Fails | Breaks | Hangs | Garbles
+Agent = Callable[[dict[str, Any]], Line]
+"""Answers by what is asked: the body of a question."""
 
 
 def says(*blocks: Block, stop: str = "", usage: Usage | None = None, cut: int | None = None, **details: str) -> Says:
     return Says(blocks, stop, usage or Usage(), cut, details or None)
 
 
-class Messages:
-    """The server. `asked` are the bodies of the questions so far; where the script is at its end, it says that."""
+def results(body: dict[str, Any]) -> dict[str, tuple[str, bool]]:
+    """What the tools said last in a question: text and whether it went wrong, by the tool's name."""
+    *before, last = body["messages"]
+    uses = before[-1]["content"] if before else []
+    names = {block["id"]: block["name"] for block in uses if block["type"] == "tool_use"}
+    return {
+        names[block["tool_use_id"]]: (block["content"], block.get("is_error", False))
+        for block in last["content"]
+        if block["type"] == "tool_result"
+    }
 
-    def __init__(self) -> None:
+
+class Messages:
+    """The server. `asked` are the bodies of the questions so far, `said` what was answered.
+
+    A question is answered with the next line of the script. At its end `agent` answers, or, where there is none, the
+    server says that it is done.
+    """
+
+    def __init__(self, agent: Agent = lambda body: says(text("I am done."))) -> None:
         self.script: deque[Line] = deque()
         self.asked: list[dict[str, Any]] = []
+        self.said: list[Line] = []
         self.headers: list[dict[str, str]] = []
         self._ids = count(1)
         self._closing = threading.Event()
@@ -121,8 +140,10 @@ class Messages:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 mine.asked.append(json.loads(body))
                 mine.headers.append({name.lower(): value for name, value in self.headers.items()})
+                line = mine.script.popleft() if mine.script else agent(mine.asked[-1])
+                mine.said.append(line)
                 try:
-                    mine._answer(self, mine.script.popleft() if mine.script else says(text("I am done.")))
+                    mine._answer(self, line)
                 except OSError:  # whoever asked has gone
                     self.close_connection = True
 
@@ -148,13 +169,7 @@ class Messages:
 
     def results(self, turn: int) -> dict[str, tuple[str, bool]]:
         """What the tools said before question `turn`: text and whether it went wrong, by the tool's name."""
-        messages = self.asked[turn]["messages"]
-        names = {block["id"]: block["name"] for block in messages[-2]["content"] if block["type"] == "tool_use"}
-        return {
-            names[block["tool_use_id"]]: (block["content"], block.get("is_error", False))
-            for block in messages[-1]["content"]
-            if block["type"] == "tool_result"
-        }
+        return results(self.asked[turn])
 
     def _answer(self, handler: BaseHTTPRequestHandler, line: Line) -> None:
         match line:
