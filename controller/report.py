@@ -65,7 +65,8 @@ def conclusion(journal: Journal, tag: str, wave: str) -> str:
     cut = f"; {called_off} of {len(screened)} were called off" if called_off else ""
     if not scored:
         return f"nothing is kept: no candidate gave a score{cut}"
-    return f"nothing is kept: none of {scored} scored candidates was better than the controls in screening{cut}"
+    which = "the one scored candidate was not" if scored == 1 else f"none of {scored} scored candidates was"
+    return f"nothing is kept: {which} better than the controls in screening{cut}"
 
 
 def wave_json(journal: Journal, tag: str, wave: str, slots: int) -> dict[str, Any]:

@@ -58,8 +58,8 @@ that the idea should shift, as a new mechanism is seldom best at the old learnin
 - Mix: follow effects that were resolved further in their good direction, combine near misses, answer an open \
 question, and try something new in the architecture, the optimiser or the schedule. Say what you would bet on in the \
 predictions.
-- A proposal that was tried before is refused, in whatever spelling: two files that resolve to the same model are \
-one. So are files that do not parse, fail their own assertions, or leave the evaluator's protocol.
+- A proposal that was tried before is refused: files that differ only in comments, layout, or how their constants are \
+spelled are one model. So are files that do not parse, fail their own assertions, or leave the evaluator's protocol.
 - Training has a fixed budget of time or tokens: what is slower per step must earn that back.
 - Simplicity counts beside the metric. Of two equal results the simpler file is better: a tiny gain that adds much \
 code is not worth having, and the same metric with less code is a win worth proposing.

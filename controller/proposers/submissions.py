@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from controller.clock import Clock
 from controller.proposers.protocol import Context
 from controller.proposers.vetting import Objected, moved, read, refusal, vet
-from controller.records import Proposal, Refusal
+from controller.records import NothingRan, Proposal, Refusal
 
 POLL_SECONDS = 1.0
 """How often is looked whether something was handed in, where nothing else is left to do."""
@@ -64,7 +64,10 @@ class Submissions:
             await self._clock.sleep(POLL_SECONDS)
 
     async def propose(self, context: Context, room: int) -> list[Proposal]:
-        """What waits: the first whatever its size, as it was asked for, and of the others what there is room for."""
+        """What waits: the first whatever its size, as it was asked for, and of the others what there is room for.
+
+        Raises NothingRan where nothing does.
+        """
         found: list[Proposal] = []
         taken: dict[str, str] = {}
         for submission in self._inbox.submissions():
@@ -80,6 +83,8 @@ class Submissions:
                 break
             taken |= dict.fromkeys(vetted.models, f"submission {submission.id}")
             found.append(replace(vetted.proposal, submission=submission.id))
+        if not found and not self._refusals:
+            raise NothingRan("nothing has been handed in; `autoresearch submit` hands an idea in")
         return found
 
     def refusals(self) -> Sequence[Refusal]:

@@ -103,7 +103,7 @@ def test_what_is_handed_in_while_nobody_runs_it_waits_for_who_does(root: Path, r
     (told,) = json.loads(run_process("wait", "--json", cwd=root).out)
     assert told["state"] == "ended" and told["wave"] == "w02"
     nothing = run_process("wave", "--clusters", "2", "--proposer", "submissions", cwd=root)
-    assert nothing.code == 3 and "submissions proposed nothing that is new" in nothing.err
+    assert nothing.code == 3 and "nothing has been handed in; `autoresearch submit`" in nothing.err
 
 
 def test_nobody_waits_for_what_nobody_runs(ran: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from controller.clock import VirtualClock
 from controller.journal import Journal, ProposerAnswered
 from tests.foreign import commit, git
-from tests.proposers.messages import Fails, Messages, proposal, propose, says, text, use
+from tests.proposers.messages import Messages, proposal, propose, says, text, use
 
 Command = Callable[..., Any]
 
@@ -70,17 +70,6 @@ def test_a_wave_of_claudes_ideas(foreign: Path, run_process: Command, server: Me
     shown = json.loads(run_process("show", "w01", "--json", cwd=foreign).out)
     assert [(one["name"], one["label"]) for one in shown["refusals"]] == [("lost", "edit")]
     assert "n0001  agent   RATE was never varied" in run_process("note", cwd=foreign).out
-
-
-def test_designs_of_experiments_stand_in_while_it_is_down(
-    foreign: Path, run_process: Command, server: Messages
-) -> None:
-    server.then(Fails(401, "authentication_error"))
-    done = run_process(*WAVE, cwd=foreign)
-    assert (done.code, done.err) == (0, "")
-    assert "claude gives no answer (the key for claude-opus-5-5 was refused" in done.out
-    assert "doe proposes meanwhile" in done.out and "proposed by doe" in done.out
-    assert [one.usd for one in answers(foreign)] == [0]
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,14 @@ from uuid import uuid4
 
 import pytest
 
-from controller.clock import VirtualClock
+from controller.clock import RealClock, VirtualClock
 from controller.edits import model_digest, set_knobs
 from controller.journal import reading
-from controller.proposers import Context, agent_process, command
+from controller.proposers import Context, Doe, agent_process, command
 from controller.proposers.agent_process import Limits
 from controller.proposers.answer import BRIEF, PROPOSAL
 from controller.proposers.command import Command
+from controller.proposers.relay import Relay
 from controller.records import Design, Factor, NothingRan, Objection, Proposal, UserError
 from controller.wave import Request, begin, design
 from tests.foreign import PREPARE, TRAIN, workspace
@@ -394,3 +395,18 @@ async def test_refusals_are_recorded_with_the_wave_that_comes_of_the_answer(tmp_
     with pytest.raises(NothingRan, match="command true proposed nothing that is new: it changed nothing"):
         await design(study, nothing, request)
     study.journal.close()
+
+
+def test_one_that_is_still_at_work_when_a_run_ends_ends_with_it(make: Make, tmp_path: Path, scratch: Path) -> None:
+    clock, begun, marker = RealClock(), tmp_path / "begun", f"{uuid4()}"
+    os.mkfifo(begun)
+
+    async def main() -> list[Proposal]:
+        relay = Relay(make(f"echo > '{begun}'; exec -a {marker} cat /dev/zero > /dev/null"), Doe(), clock, patience=0.0)
+        asked = asyncio.ensure_future(relay.propose(CONTEXT, 12))
+        await asyncio.to_thread(begun.read_text)
+        relay.hurry()
+        return await asked
+
+    (*_, last) = clock.run(main())
+    assert last.name and alive_with(marker) == {} and names(scratch) == []
