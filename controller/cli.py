@@ -155,7 +155,8 @@ def _search_options(command: Command) -> Command:
             "--proposer",
             default="doe",
             show_default=True,
-            help="Who proposes: doe designs experiments, no LLM; optuna; claude; or a command that runs an agent.",
+            help="Who proposes: doe designs experiments, no LLM; optuna; claude; submissions, what is handed in; or a"
+            " command that runs an agent.",
         ),
         click.option("-v", "--verbose", is_flag=True, help="Say everything that is written to the log file, too."),
     ]
@@ -344,6 +345,22 @@ def wait(workspace: Path, submissions: tuple[str, ...], tag: str | None, timeout
 
     if not wait_for_submissions(workspace, tag, submissions, timeout, as_json, _echo):
         raise CheckFailed("not all have come to an end yet; wait again")
+
+
+@main.command()
+@click.argument("submission")
+@_workspace_option
+@_tag_option
+def withdraw(workspace: Path, submission: str, tag: str | None) -> None:
+    """Take back a submission that waits for the next wave.
+
+    \b
+    Example:
+      autoresearch withdraw s1a2b3c4d
+    """
+    from controller.commands import withdraw_submission
+
+    click.echo(withdraw_submission(workspace, tag, submission))
 
 
 @main.command()

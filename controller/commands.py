@@ -105,6 +105,15 @@ def wait_for_submissions(
     return all(one["state"] in OVER for one in found)
 
 
+def withdraw_submission(start: Path, tag: str | None, name: str) -> str:
+    """Take back a submission that waits; what came of that."""
+    from controller.inbox import withdraw
+
+    journal, tag = open_to_read(start, tag)
+    withdraw(journal.path.parent, tag, name)
+    return f"{name} is withdrawn"
+
+
 def agent_brief(start: Path, tag: str | None) -> str:
     """What an agent should know of the study."""
     from controller.agents import brief_of

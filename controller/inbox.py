@@ -18,6 +18,8 @@ from controller.wave import context_of
 
 FOLDER = "submissions"
 MOST_BYTES = 8_000_000
+MOST_CELLS = 96
+"""Of one submission: eight waves of a small fleet."""
 
 
 def hand_in(study: Study, idea: Mapping[str, Any], clock: Clock) -> tuple[str, Vetted]:
@@ -27,16 +29,35 @@ def hand_in(study: Study, idea: Mapping[str, Any], clock: Clock) -> tuple[str, V
     """
     context = context_of(study)
     tiers = [study.workspace.settings.accelerators(tier) for tier in Tier]
+    taken = {
+        model: f"submission {letter.said['id']}, which waits"
+        for letter in _letters(study.workspace.directory, study.tag)
+        for model in letter.said["models"]
+    }
     try:
-        vetted = vet(read(idea, context), context, tiers=tiers)
+        vetted = vet(read(idea, context), context, taken, tiers)
     except Objected as error:
         raise UserError(f"refused ({error.label}): {error}") from None
+    if len(vetted.models) > MOST_CELLS:
+        raise UserError(
+            f"refused: it has {len(vetted.models)} cells, and {MOST_CELLS} are the most; use fewer levels, or the"
+            " design `screen` or `sweep`"
+        )
     name = f"s{clock.token()[:8]}"
     # The whole file, which means the same whatever the incumbent is by then.
     edit = {} if vetted.proposal.edit is None else {"edit": vetted.proposal.edit}
-    said = {"id": name, "for": study.now.incumbent, "idea": {**idea, **edit}}
+    said = {"id": name, "for": study.now.incumbent, "idea": {**idea, **edit}, "models": vetted.models}
     letters.leave(study.workspace.directory / FOLDER, study.tag, clock.now(), said)
     return name, vetted
+
+
+def withdraw(directory: Path, tag: str, name: str) -> None:
+    """Take back the submission called `name`. Raises UserError where it does not wait any more."""
+    for letter in _letters(directory, tag):
+        if letter.said["id"] == name:
+            letters.remove(directory / FOLDER, letter.name)
+            return
+    raise UserError(f"{name[:80]} does not wait, so that it can't be withdrawn; see `autoresearch wait {name[:80]}`")
 
 
 def waiting(directory: Path, tag: str) -> list[str]:
@@ -79,5 +100,6 @@ class Inbox:
 def _letters(directory: Path, tag: str) -> Iterator[Letter]:
     for letter in letters.waiting(directory / FOLDER, tag, MOST_BYTES):
         said = letter.said
-        if isinstance(said.get("id"), str) and isinstance(said.get("for"), str) and isinstance(said.get("idea"), dict):
+        shape = {"id": str, "for": str, "idea": dict, "models": list}
+        if all(isinstance(said.get(key), kind) for key, kind in shape.items()):
             yield letter

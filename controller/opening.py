@@ -16,7 +16,10 @@ def open_to_read(start: Path, tag: str | None) -> tuple[Journal, str]:
     journal = Journal.read(root / DIRECTORY, RealClock())
     known = reading.tags(journal) if journal else []
     if journal is None or not known:
-        raise UserError(f"{root} has no study yet; begin one with `autoresearch wave --clusters 2 --infra local`")
+        raise UserError(
+            f"{root} has no study yet; begin one with `autoresearch wave --clusters 2 --infra local`, or, for an agent"
+            " that hands its ideas in, with `autoresearch run --clusters 2 --infra local --proposer submissions`"
+        )
     if tag is not None and tag not in known:
         raise UserError(f"there is no study {tag}; there are {', '.join(known)}")
     return journal, tag or known[-1]

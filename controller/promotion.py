@@ -219,7 +219,7 @@ def _judged(wave: str, candidate: str, block: Block, known: Sequence[Block], arm
     said += f", {len(seeds)} paired seeds on {block.accelerator}"
     if cost:
         lines = rules.lines[candidate]
-        said += f", {abs(lines):.0f} lines of code {'more' if lines > 0 else 'less'} count as {abs(cost):.2g}"
+        said += f", {abs(lines):.1f} lines of code {'more' if lines > 0 else 'less'} count as {abs(cost):.2g}"
     return Decision(
         wave=wave,
         candidate=candidate,

@@ -119,6 +119,9 @@ def _command(wish: Wish, workspace: Workspace, study: Callable[[], Study], tag: 
             " runs an agent, or ask claude, or name the levels with --factor"
         )
     _refuse_simulation(wish)
+    program = wish.asked.split()[0]
+    if os.sep in program and Path(program).is_file() and not os.access(program, os.X_OK):
+        raise UserError(f"{program} can't be run; make it executable with `chmod +x {program}`")
     checkout = _checkout(workspace, lambda: study().tip)
     directory = workspace.directory / AGENTS if tag else None
     return Command(_from_here(wish.asked), checkout, directory, tag or "agent", _tiers(workspace))

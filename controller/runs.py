@@ -302,7 +302,8 @@ def preview_wave(start: Path, options: SearchOptions, console: Console, as_json:
         refused = [asdict(refusal) for refusal in designed.refusals]
         click.echo(json.dumps({"study": tag, "cells": cells, "controls": controls, "refused": refused}, indent=1))
         return
-    lines = [f"{len(designed.cells)} cells and {controls} controls would be screened:"]
+    many = f"{len(designed.cells)} cell{'s' * (len(designed.cells) != 1)}"
+    lines = [f"{many} and {controls} controls would be screened:"]
     lines += [f"  {describe(cell.knobs) or 'an edit'}" for cell in designed.cells]
     lines += [f"  refused: {refusal.name}: {refusal.reason}" for refusal in designed.refusals]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

@@ -375,6 +375,8 @@ class Search:
             await self._clock.sleep(CALL_PAUSE_SECONDS * 2 ** (self._calls_failed - 1))
         if isinstance(proposer, Submissions) and self.order.overlap:
             self._idles = not proposer.waiting
+            if self._idles and not self._open:
+                self._outside.say("waiting for ideas: `autoresearch submit` hands one in, `autoresearch stop` ends it")
             await proposer.come()
             self._idles = False
         self._steering.heed()
@@ -426,7 +428,12 @@ class Search:
         self.scheduler.add(result.experiment for result in results)
         cells = len(designed.cells)
         log.info("wave begun", extra={"wave": wave.id, "proposer": wave.proposer, "candidates": cells})
-        self._outside.say(f"wave {wave.id}: {cells} candidate{'s' * (cells != 1)} proposed by {wave.proposer}")
+        handed_in = [one.submission for one in designed.proposals.values() if one.submission]
+        which = f" ({', '.join(handed_in)})" if handed_in else ""
+        self._outside.say(f"wave {wave.id}: {cells} candidate{'s' * (cells != 1)} proposed by {wave.proposer}{which}")
+        for refused in designed.refusals:
+            if refused.submission:
+                self._outside.say(f"{refused.submission} is refused: {refused.reason}")
 
     def _request(self) -> Request:
         order = self.order

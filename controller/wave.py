@@ -146,10 +146,12 @@ async def design(study: Study, proposer: Proposer, request: Request) -> Design:
                 which = f"{proposal.name}: {describe(cell.knobs)}"
                 refusals.append(Refusal(which, proposal.hypothesis, reason, label, proposal.submission))
     if not cells:
-        why = f": {refusals[0].reason}" if refusals else ""
-        if proposer.name == Person.name and refusals:
-            raise UserError(f"nothing of this can run, {refusals[0].name}{why}")
-        raise NothingNew(f"{proposer.name} proposed nothing that is new{why}", refusals)
+        if not refusals:
+            raise NothingNew(f"{proposer.name} proposed nothing that is new")
+        why = refusals[0].reason
+        if proposer.name == Person.name:
+            raise UserError(f"nothing of this can run, {refusals[0].name}: {why}")
+        raise NothingNew(f"{proposer.name} proposed nothing that can run: {why}", refusals)
     factors = {factor.knob for proposal in proposals for factor in proposal.factors}
     base = {knob: incumbent[knob] for knob in incumbent if knob in factors}
     return Design(named, tuple(cells), tuple(refusals), base, now.incumbent, now.tip)
@@ -297,9 +299,10 @@ def _decide(study: Study, wave: Wave) -> None:
 
 def _lines_more(study: Study, wave: Wave, against: str) -> dict[str, float]:
     """How much more code each candidate of `wave` has than the one `against` which it was confirmed."""
-    candidates = reading.candidates(study.journal, study.tag, wave.id)
     source = study.workspace.source
-    size = code_lines(source(candidates[against].commit))
+    # Where nothing was promoted, a newer incumbent has run in another wave only.
+    size = code_lines(source(reading.candidate(study.journal, study.tag, against).commit))
+    candidates = reading.candidates(study.journal, study.tag, wave.id)
     return {name: code_lines(source(one.commit)) - size for name, one in candidates.items()}
 
 

@@ -12,7 +12,7 @@ import pytest
 from controller.agents import answer
 from controller.clock import VirtualClock
 from controller.edits import read_knobs
-from controller.inbox import FOLDER, Inbox, hand_in, waiting
+from controller.inbox import FOLDER, Inbox, hand_in, waiting, withdraw
 from controller.journal import ProposalsRefused, reading
 from controller.proposers.submissions import Submissions
 from controller.records import NothingNew, UserError
@@ -104,6 +104,20 @@ async def test_what_is_refused_by_then_is_recorded_with_its_reason_though_there_
     assert [refusal.label for refusal in reading.latest_refusals(study.journal, study.tag, 5)] == ["duplicate"]
 
 
+async def test_what_waits_already_is_not_handed_in_again(study: Study) -> None:
+    name, _ = hand_in(study, idea(factors={"WIDTH": [8]}), CLOCK)
+    with pytest.raises(UserError, match=rf"refused \(duplicate\): .*the same model as submission {name}, which waits"):
+        hand_in(study, idea("again", factors={"WIDTH": [8]}), CLOCK)
+    withdraw(study.workspace.directory, study.tag, name)
+    assert left(study) == []
+    hand_in(study, idea("again", factors={"WIDTH": [8]}), CLOCK)
+
+
+def test_more_cells_than_any_fleet_has_room_for_are_refused(study: Study) -> None:
+    with pytest.raises(UserError, match="it has 100 cells, and 96 are the most"):
+        hand_in(study, idea(factors={"WIDTH": list(range(10, 110))}), CLOCK)
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
@@ -122,7 +136,9 @@ def test_what_can_not_run_is_refused_at_once_and_leaves_nothing(study: Study, wr
     assert left(study) == []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"id": 1, "for": "c0000", "idea": {}}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"id": 1, "for": "c0000", "idea": {}, "models": []}', "[" * 100_000]
+)
 def test_files_that_are_no_letters_are_left_alone(study: Study, text: str) -> None:
     folder = study.workspace.directory / FOLDER
     folder.mkdir()

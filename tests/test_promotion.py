@@ -346,8 +346,8 @@ def test_lines_of_code_have_a_price_and_the_decision_says_so() -> None:
     runs = [run for name, found in scores.items() for run in confirmed(name, found)]
     priced = replace(rules(min_effect=0.0005), simplicity=0.0001, lines={"c0001": 20.0, "c0002": -3.0})
     dear, cheap = sorted(decide("w01", runs, [], CONTROL, priced), key=lambda one: one.candidate)
-    assert dear.verdict is not Verdict.KEEP and "20 lines of code more count as 0.002" in dear.sentence
-    assert cheap.verdict is Verdict.KEEP and "3 lines of code less count as 0.0003" in cheap.sentence
+    assert dear.verdict is not Verdict.KEEP and "20.0 lines of code more count as 0.002" in dear.sentence
+    assert cheap.verdict is Verdict.KEEP and "3.0 lines of code less count as 0.0003" in cheap.sentence
     free = decide("w01", runs, [], CONTROL, rules(min_effect=0.0005))
     assert sum(one.verdict is Verdict.KEEP for one in free) == 1 and not any(
         "lines of code" in one.sentence for one in free

@@ -280,3 +280,15 @@ async def test_a_controller_cut_off_after_it_made_them_makes_the_same_ones_later
     assert git(later.workspace.root, "rev-parse", f"refs/autoresearch/mar5/{candidate.id}") == candidate.commit
     assert len(refs(later.workspace.root).splitlines()) == len(before.splitlines())
     later.journal.close()
+
+
+async def test_a_wave_that_promotes_nothing_ends_beside_an_incumbent_that_it_never_ran(tmp_path: Path) -> None:
+    files = {"train.py": BODY, "program.md": "---\nsimplicity: 0.0001\n---\n"}
+    study = open_in(workspace(tmp_path / "priced", files))
+    wave, answers = await overtaken(study, factors(RATE=(0.9,)), factors(WIDTH=(8,)))
+    finish(study, wave, answers)
+    assert (
+        reading.wave_state(study.journal, "mar5", wave) == "ended"
+        and reading.decisions(study.journal, "mar5", wave=wave) == []
+    )
+    study.journal.close()

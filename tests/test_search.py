@@ -275,7 +275,7 @@ def test_what_is_handed_in_comes_before_what_the_proposer_says(make: Make) -> No
     assert stage.run(proposer, waves=2).why == "waves"
     assert [reading.wave(stage.journal, TAG, name).proposer for name in ("w01", "w02")] == ["submissions", "sayings"]
     assert stage.states(*names) == ["ended", "ended"] and len(proposer.contexts) == 1
-    assert "wave w01: 4 candidates proposed by submissions" in stage.said
+    assert f"wave w01: 4 candidates proposed by submissions ({', '.join(names)})" in stage.said
 
 
 def test_what_is_handed_in_while_ideas_have_run_out_goes_on_with_it(make: Make) -> None:
@@ -310,6 +310,25 @@ def test_with_submissions_alone_it_waits_for_the_next_and_gives_idle_clusters_ba
     assert begun[1] - begun[0] == pytest.approx(3 * 3600.0, abs=5.0)
     up = sum((lease.until or 0.0) - lease.since for lease in reading.leases(stage.journal, TAG)) / 3600
     assert up < 4 * 6, f"four clusters for twelve hours would be 48 hours, these were up for {up:.1f}"
+
+
+def test_what_is_handed_in_one_after_another_is_screened_together(make: Make) -> None:
+    stage = make()
+
+    async def main() -> Stop:
+        running = asyncio.ensure_future(stage.search(stage.submissions, waves=1).run())
+        names = []
+        for knob in ("K01", "K02", "K03"):
+            await stage.clock.sleep(2.0)
+            names.append(stage.hand_in(knob, 1, 2))
+        stop = await running
+        assert stage.states(*names) == ["ended"] * 3
+        (said,) = [line for line in stage.said if line.startswith("wave w01: 6 candidates")]
+        assert said.endswith(f"proposed by submissions ({', '.join(names)})")
+        return stop
+
+    assert stage.clock.run(main()).why == "waves"
+    assert stage.said[0].startswith("waiting for ideas")
 
 
 def test_waiting_for_submissions_ends_when_somebody_says_so(make: Make) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from controller.inbox import waiting
 from controller.journal import Journal, reading
 from controller.journal.reading import Result
+from controller.naming import called
 from controller.promotion import changes_in_screening
 from controller.proposers.brief import harmless
 from controller.records import Candidate, Decision, Role, UserError
@@ -70,20 +71,26 @@ def _cells(journal: Journal, tag: str, proposed: reading.Proposed) -> list[dict[
         for one in reading.decisions(journal, tag, wave=proposed.wave)
     }
     return [
-        _cell(candidate, results, changes.get(candidate.id), decisions.get(candidate.id))
+        _cell(journal, tag, candidate, results, changes.get(candidate.id), decisions.get(candidate.id))
         for candidate in candidates.values()
         if candidate.proposal == proposed.id and not candidate.origin
     ]
 
 
 def _cell(
-    candidate: Candidate, results: Sequence[Result], change: float | None, decision: Decision | None
+    journal: Journal,
+    tag: str,
+    candidate: Candidate,
+    results: Sequence[Result],
+    change: float | None,
+    decision: Decision | None,
 ) -> dict[str, Any]:
     runs = [one for one in results if one.experiment.candidate == candidate.id and one.experiment.role is Role.CELL]
     scores = [one.score for one in runs if one.score is not None]
     worst = max(runs, key=lambda run: run.status not in ("done", "queued", "running"))
     return {
         "candidate": candidate.id,
+        "what": called(journal, tag, candidate),
         "knobs": dict(candidate.knobs),
         "status": worst.status,
         "reason": harmless(clip(worst.reason, REASON)),

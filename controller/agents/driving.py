@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from controller import hints
 from controller.agents.answers import OVER, answer
+from controller.archive import StudyArchive
 from controller.clock import Clock
 from controller.inbox import hand_in, waiting
 from controller.journal import reading
+from controller.notes import MOST_CHARACTERS
 from controller.opening import open_to_read, study_is_running
 from controller.proposers.brief import brief
-from controller.records import NothingRan, UserError
+from controller.proposers.quoting import data
+from controller.records import Note, NothingRan, UserError
 from controller.study import Study, branch_name
-from controller.text import describe
+from controller.text import clip
 from controller.wave import context_of
 from controller.workspace import find
 
 LOOKS_SECONDS = 1.0
 GRACE_SECONDS = 10.0
 """How long a controller that takes up what was handed in may take to begin."""
+MOST_HINTS = 6_000
+"""Characters."""
+MOST_LINES = 24
+"""Cells of a submission that a person is shown."""
 START = "`autoresearch run --proposer submissions --clusters N`"
 """What takes up submissions, and nothing else."""
 
@@ -30,7 +39,13 @@ IDEA = """
 
 Hand ideas in with `autoresearch submit`, or the tool `submit`: an edit of `{edit}`, levels of knobs to cross on top of
 it, or both, with a hypothesis and what you predict. Each is checked at once, and refused with the reason where it can't
-run or was tried before. `wait` tells what became of it.
+run or was tried before. Those that wait together are screened together. `wait` tells what became of them.
+
+```bash
+git show {branch}:{edit} > /tmp/new.py    # the incumbent; edit that copy
+autoresearch submit --tag {tag} --edit /tmp/new.py --factor SOME_KNOB=1,2 --hypothesis "…" --predicted -0.004 --json
+autoresearch wait --tag {tag} --timeout 600 --json
+```
 """
 
 
@@ -45,8 +60,32 @@ def open_study(start: Path, tag: str | None) -> Iterator[Study]:
 
 
 def brief_of(study: Study) -> str:
-    """All that an agent should know before it has an idea, as Markdown of bounded size."""
-    return brief(context_of(study)) + IDEA.format(edit=study.workspace.edit)
+    """All that an agent should know before it has an idea, as Markdown of bounded size.
+
+    Of what a person has written that is what stands there now: a controller takes it up with its next wave only.
+    """
+    context = replace(context_of(study), program=study.workspace.program)
+    if context.lineage is not None:
+        context = replace(context, lineage=replace(context.lineage, notes=(*context.lineage.notes, *hints_of(study))))
+    return brief(context) + IDEA.format(edit=study.workspace.edit, branch=study.branch, tag=study.tag)
+
+
+def hints_of(study: Study) -> list[Note]:
+    """A person's hints that no controller has taken up yet."""
+    found = hints.waiting(study.workspace.directory, study.tag)
+    return [Note("new", clip(hint.text, MOST_CHARACTERS), "person") for hint in found if hint.text]
+
+
+def notes_of(study: Study) -> str:
+    """All notes, those that were retired and those that no controller has taken up yet too. Raises UserError: none."""
+    new = "\n".join(f"new, by a person: {hint.text}" for hint in hints_of(study))
+    try:
+        known = [StudyArchive(lambda: study).notes()]
+    except UserError:
+        if not new:
+            raise
+        known = []
+    return "\n".join([*known, *([data(new, MOST_HINTS)] if new else [])])
 
 
 def submit(study: Study, idea: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
@@ -77,7 +116,7 @@ async def wait_for(
     """What became of the submissions called `names`; without names, of those that are open, or else were last.
 
     Waits for that as long as somebody runs the study, or for `seconds`; `say` is told of each step on the way. Raises
-    UserError where nobody knows of such a submission, NothingRan where nobody runs the study.
+    UserError where nobody knows of such a submission, NothingRan where nobody runs the study and some have not ended.
     """
     journal, tag = study.journal, study.tag
     names = list(names) or _latest(study)
@@ -93,9 +132,10 @@ async def wait_for(
                 say(line)
         now = clock.monotonic()
         last_seen = now if runs else last_seen
-        if all(one["state"] in OVER for one in found) or (seconds is not None and now - began >= seconds):
+        in_time = seconds is None or now - began < seconds
+        if all(one["state"] in OVER for one in found) or (runs and not in_time):
             return found
-        if now - last_seen >= GRACE_SECONDS:
+        if not in_time or now - last_seen >= GRACE_SECONDS:
             raise NothingRan(f"nobody runs study {tag}, so that nothing more comes of this; {START} goes on with it")
         await clock.sleep(LOOKS_SECONDS if seconds is None else min(LOOKS_SECONDS, began + seconds - now))
 
@@ -114,9 +154,9 @@ def _latest(study: Study) -> list[str]:
 
 def lines_of(found: Mapping[str, Any]) -> list[str]:
     """What became of a submission, for a person: a line for each cell, and what was concluded."""
-    lines = [_step(found)] if found["state"] != "ended" else []
     cells = found.get("cells", ())
-    lines += [f"  {cell['candidate']} {describe(cell['knobs']) or 'the edit'}: {_came(cell)}" for cell in cells]
+    lines = [f"  {cell['candidate']} {cell['what']}: {_came(cell)}" for cell in cells[:MOST_LINES]]
+    lines += [f"  and {len(cells) - MOST_LINES} more, see --json"] if len(cells) > MOST_LINES else []
     if found.get("conclusion"):
         lines.append(f"{found['submission']} {found['wave']}: {found['conclusion']}")
     return lines

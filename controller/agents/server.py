@@ -15,7 +15,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 
 from controller import __version__
-from controller.agents.driving import brief_of, open_study, submit, wait_for
+from controller.agents.driving import brief_of, notes_of, open_study, submit, wait_for
 from controller.archive import StudyArchive
 from controller.clock import Clock
 from controller.opening import study_is_running
@@ -109,7 +109,7 @@ def made(start: Path, tag: str | None, clock: Clock) -> MCPServer:
     @server.tool(name="read_notes")
     def _read_notes() -> str:
         """All notes of the study: people's hints, and lessons that agents have drawn."""
-        return look_up(lambda archive: archive.notes())
+        return ask(notes_of)
 
     @server.tool(name="submit")
     def _submit(

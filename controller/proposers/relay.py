@@ -214,7 +214,9 @@ class Relay:
             )
         self._pause(self._circles - LOOPS + 1)
         times = f", {self._circles} times in a row" if self._circles > 1 else ""
-        return _Nothing(f"proposes nothing that may run{times}")
+        self._refusals = list(self.refusals())
+        why = f" ({clip(self._refusals[-1].reason, 200)})" if self._refusals else ""
+        return _Nothing(f"proposes nothing that may run{times}{why}")
 
     def _failed(self, why: str) -> _Nothing:
         self._failures += 1

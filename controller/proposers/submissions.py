@@ -18,6 +18,8 @@ from controller.records import NothingRan, Proposal, Refusal
 
 POLL_SECONDS = 1.0
 """How often is looked whether something was handed in, where nothing else is left to do."""
+SETTLE_SECONDS = 5.0
+"""How long nothing more must have come before a wave is made of what waits: ideas come several at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,12 @@ class Submissions:
         return self._inbox.any
 
     async def come(self) -> None:
-        """Wait until there is."""
+        """Wait until there is, and nothing more has come for a moment."""
         while not self.waiting:
             await self._clock.sleep(POLL_SECONDS)
+        before = 0
+        while before < (before := len(self._inbox.submissions())):
+            await self._clock.sleep(SETTLE_SECONDS)
 
     async def propose(self, context: Context, room: int) -> list[Proposal]:
         """What waits: the first whatever its size, as it was asked for, and of the others what there is room for.

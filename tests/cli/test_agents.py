@@ -96,8 +96,14 @@ def test_what_is_handed_in_while_nobody_runs_it_waits_for_who_does(root: Path, r
     assert run_process("wave", "--clusters", "1", "--tag", "mar5", "--factor", "WIDTH=6", cwd=root).code == 0
     done = run_process("submit", "--factor", "WIDTH=8", "--hypothesis", "wider", cwd=root)
     assert done.code == 0 and ": 1 cell; nobody runs study mar5: `autoresearch run --proposer submissions" in done.out
+    name = done.out.partition(":")[0]
     late = run_process("wait", "--timeout", "0", cwd=root)
-    assert (late.code, late.err) == (1, "autoresearch: not all have come to an end yet; wait again\n")
+    assert late.code == 3 and late.out == f"{name} waits for the next wave\n" and "nobody runs study mar5" in late.err
+    assert run_process("note", "wider, wider", cwd=root).code == 0
+    assert "wider, wider" in run_process("brief", cwd=root).out, "though nobody has taken it up yet"
+    other = run_process("submit", "--factor", "WIDTH=7", "--hypothesis", "a little", cwd=root).out.partition(":")[0]
+    assert run_process("withdraw", other, cwd=root).out == f"{other} is withdrawn\n"
+    assert f"{other} does not wait" in run_process("withdraw", other, cwd=root).sentence
     done = run_process("wave", "--clusters", "2", "--proposer", "submissions", cwd=root)
     assert done.code == 0 and "1 candidate proposed by submissions" not in done.err, done
     (told,) = json.loads(run_process("wait", "--json", cwd=root).out)

@@ -228,7 +228,7 @@ def test_every_command_has_an_example_in_its_help() -> None:
 def test_every_command_takes_its_workspace_before_and_after_its_name(tmp_path: Path) -> None:
     clusters = ["--clusters", "1"]
     arguments = {"wave": clusters, "run": clusters, "show": ["e0001"], "diff": ["e0001"], "logs": ["e0001"]}
-    arguments["submit"] = ["--hypothesis", "h"]
+    arguments |= {"submit": ["--hypothesis", "h"], "withdraw": ["s0000"]}
     missing = str(tmp_path / "missing")
     for name in main.commands:
         if name == "init":  # has no workspace yet

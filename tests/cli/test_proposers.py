@@ -80,9 +80,9 @@ def test_a_wave_that_was_cut_off_is_gone_on_with_and_the_agent_not_asked_again(
 @pytest.mark.parametrize(
     ("proposer", "why"),
     [
-        ("./agent.sh && exit 7", "command agent.sh proposed nothing that is new: it ended with exit code 7; see "),
-        ("./missing.sh", "command missing.sh proposed nothing that is new: it ended with exit code 127; see "),
-        ("true", "command true proposed nothing that is new: it changed nothing and proposed nothing; see "),
+        ("./agent.sh && exit 7", "command agent.sh proposed nothing that can run: it ended with exit code 7; see "),
+        ("./missing.sh", "command missing.sh proposed nothing that can run: it ended with exit code 127; see "),
+        ("true", "command true proposed nothing that can run: it changed nothing and proposed nothing; see "),
     ],
 )
 def test_an_agent_that_proposes_nothing_ends_the_command_with_its_reason(
@@ -139,6 +139,12 @@ def test_what_is_neither_is_a_mistake(proposer: str, said: str, cli: Command, fo
     for more in ((), ("--dry-run",)):
         assert said in cli(*WAVE, "--proposer", proposer, *more).sentence
     assert files(foreign) == before
+
+
+def test_a_script_that_is_not_executable_is_a_mistake(cli: Command, foreign: Path, tmp_path: Path) -> None:
+    (tmp_path / "idle.sh").write_text("exit 0\n")
+    sentence = cli(*WAVE, "--proposer", f"{tmp_path}/idle.sh --fast").sentence
+    assert sentence.endswith(f"can't be run; make it executable with `chmod +x {tmp_path}/idle.sh`")
 
 
 def test_a_command_has_no_time_in_a_simulation(cli: Command, foreign: Path) -> None:

@@ -392,7 +392,7 @@ async def test_refusals_are_recorded_with_the_wave_that_comes_of_the_answer(tmp_
     assert (refused.name, refused.label) == ("RAET", Objection.EDIT) and "did you mean RATE" in refused.reason
     assert wave.proposer == "command cat"
     nothing = Command("true", files)
-    with pytest.raises(NothingRan, match="command true proposed nothing that is new: it changed nothing"):
+    with pytest.raises(NothingRan, match="command true proposed nothing that can run: it changed nothing"):
         await design(study, nothing, request)
     study.journal.close()
 
