@@ -46,6 +46,7 @@ from controller.records import (
 from controller.scheduler import Observer, Scheduler
 from controller.steering import Steering
 from controller.study import Study
+from controller.text import clip
 from controller.wave import Design, Request, advance, begin, design, pointless
 
 log = logging.getLogger(__name__)
@@ -182,6 +183,11 @@ class Search:
             why = await self._search()
         except AutoresearchError as error:
             why = Stop("nothing" if isinstance(error, NothingRan) else "error", str(error))
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {clip(str(error), 200)}"
+            why = Stop("error", f"it ended with an error of its own ({what}; see .autoresearch/log)")
+            log.exception("run failed")
             raise
         finally:
             if self._asking:

@@ -269,6 +269,18 @@ def test_what_a_person_writes_meanwhile_is_taken_up_with_the_next_wave_and_recor
     assert last.lineage is not None and last.lineage.waves == 2 and "lesson 2" in brief(last)
 
 
+def test_an_error_of_its_own_is_recorded_with_what_it_says(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise KeyError("c0002")
+
+    stage = make()
+    monkeypatch.setattr("controller.search.advance", broken)
+    with pytest.raises(KeyError):
+        stage.run(Sayings(sweep("K01", 1, 2)), waves=1)
+    last = reading.last_run(stage.journal, TAG)
+    assert last is not None and "(KeyError: 'c0002'; see .autoresearch/log)" in str(last)
+
+
 def test_what_is_handed_in_comes_before_what_the_proposer_says(make: Make) -> None:
     stage, proposer = make(), Sayings(sweep("K01", 1, 2, 3), sweep("K02", 1, 2, 3))
     names = [stage.hand_in("K05", 1, 2), stage.hand_in("K06", 1, 2)]

@@ -90,7 +90,8 @@ def read(said: object, context: Context, edited: str | None = None) -> Proposal:
     if low is not None and high is not None and low > high:
         low, high = high, low
     if predicted is not None and ((low is not None and predicted < low) or (high is not None and predicted > high)):
-        raise Objected(f"the interval from {low} to {high} does not hold the predicted change of {predicted}")
+        ends = " and ".join(f"{name} {end}" for name, end in (("low", low), ("high", high)) if end is not None)
+        raise Objected(f"the interval with {ends} does not hold the predicted change of {predicted}")
     return Proposal(
         name,
         hypothesis,
