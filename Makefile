@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: setup wave test test-sky check bench bench-sky format clean
+.PHONY: setup wave test test-long test-sky check bench bench-sky format clean
 
 setup: $(STAMP)
 
@@ -20,6 +20,10 @@ wave: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+
+# Whole studies, which take minutes each.
+test-long: $(STAMP)
+	$(BIN)/python -m pytest tests/long
 
 # Against a real SkyPilot on a real Slurm, on this machine (tests/rig/up); a machine that cannot have one says why.
 # SKY=tests/sky/test_study.py takes a part of it.

@@ -39,6 +39,7 @@ RUN = ("run", "--tag", "mar5", "--infra", "local", "--clusters", "2", "--propose
 SETTINGS = f"""\
   confirmation: {{accelerators: [H200], seeds: 3, promote: 1}}
 llm: {{effort: low, usd_per_call: {USD_PER_CALL:g}}}
+early_stopping: false
 """
 
 
