@@ -75,10 +75,11 @@ def run_proposer(
     from controller.inbox import Inbox
     from controller.proposers.submissions import Submissions
 
-    if wish.factors or wish.simulated:
-        return free_proposer(wish) or _thinker(wish, workspace, study, tag, clock, say, patient), None
-    handed_in = Submissions(Inbox(study), clock, _tiers(workspace))
-    if wish.asked == Submissions.name:
+    alone = wish.factors or wish.simulated
+    handed_in = None if alone else Submissions(Inbox(study), clock, _tiers(workspace))
+    if wish.asked == Submissions.name and not wish.factors:
+        _refuse_simulation(wish)
+        assert handed_in is not None
         return handed_in, handed_in
     return free_proposer(wish) or _thinker(wish, workspace, study, tag, clock, say, patient), handed_in
 
@@ -129,7 +130,7 @@ def _command(wish: Wish, workspace: Workspace, study: Callable[[], Study], tag: 
 
 def _refuse_simulation(wish: Wish) -> None:
     if wish.simulated:
-        who = "claude" if wish.asked == "claude" else "a command"
+        who = {"claude": "claude", "submissions": "whoever hands ideas in"}.get(wish.asked, "a command")
         raise UserError(f"{who} takes real time, of which a simulation has none; use {' or '.join(FREE)} there")
 
 

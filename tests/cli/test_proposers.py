@@ -141,6 +141,13 @@ def test_what_is_neither_is_a_mistake(proposer: str, said: str, cli: Command, fo
     assert files(foreign) == before
 
 
+def test_nobody_hands_ideas_in_to_a_simulation(cli: Command, foreign: Path) -> None:
+    sentence = cli(*WAVE, "--proposer", "submissions", "--infra", "simulated").sentence
+    assert sentence.endswith(
+        "whoever hands ideas in takes real time, of which a simulation has none; use doe or optuna there"
+    )
+
+
 def test_a_script_that_is_not_executable_is_a_mistake(cli: Command, foreign: Path, tmp_path: Path) -> None:
     (tmp_path / "idle.sh").write_text("exit 0\n")
     sentence = cli(*WAVE, "--proposer", f"{tmp_path}/idle.sh --fast").sentence
